@@ -20,7 +20,7 @@ TOUR = {
     "Change the functions": (
         "new", "new-project", "delete", "list", "templates", "affected", "build", "deploy",
     ),
-    "Prove it": ("check", "schema", "docs", "grants", "policy", "fuzz", "bench"),
+    "Prove it": ("check", "schema", "docs", "grants", "policy", "fuzz", "explore", "bench"),
     "Make data": ("event", "seed-files"),
 }  # fmt: skip
 

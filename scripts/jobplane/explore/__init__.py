@@ -1,0 +1,1 @@
+"""Explores orders of the functions' calls, with faults, for broken guarantees."""

@@ -1,0 +1,34 @@
+"""What an exploration says: a line for each scenario, and the schedule of a failure."""
+
+from collections.abc import Iterator
+
+from jobplane.explore.search import Outcome, Report
+
+
+def line_of(report: Report) -> str:
+    """The result of one scenario in one line."""
+    mark = "FAIL" if report.found else "ok  "
+    reached = f"all with {report.complete} deviations" if report.complete else "a part"
+    return (
+        f"{mark} {report.scenario:12} {report.schedules:>7,} schedules in {report.seconds:.0f} s"
+        f" ({reached}), {len(report.states):,} states, up to {report.longest} moments"
+    )
+
+
+def rows_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
+    """The table of a schedule: when, who, what."""
+    for moment, who, what in outcome.log:
+        yield f"{moment:.1f} s", who, what
+
+
+def lines_of(outcome: Outcome) -> Iterator[str]:
+    """A failure as text: what is broken, the schedule, and how to run it again."""
+    if outcome.failure is None:
+        yield "Every guarantee holds in this schedule."
+    else:
+        yield f"{outcome.kind}: {outcome.failure}"
+    rows = list(rows_of(outcome))
+    width = max((len(who) for _, who, _ in rows), default=0)
+    for moment, who, what in rows:
+        yield f"  {moment:>9}  {who:{width}}  {what}"
+    yield f"  replay with: jobplane explore --replay '{outcome.line}'"

@@ -1,0 +1,270 @@
+"""Explores the schedules of a scenario: all with few deviations first, then samples with more.
+
+A schedule is the default order of the tasks and its deviations from it. A deviation is a moment of
+a task (`processor@5`: its fifth) and a choice: another task goes on (`processor@5>sweeper`), or a
+fault meets the call (`processor@5!kill`). The default order lets a task go on until it waits, then
+the oldest that can go on.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from jobplane.explore.guarantees import BrokenGuaranteeError, at_rest, watch
+from jobplane.explore.tasks import Task
+from jobplane.explore.world import Stage, World
+
+DEVIATION = re.compile(r"([^\s>!]+@\d+)([>!])(\S+)")
+# Of a sampled schedule.
+MOST_DEVIATIONS = 8
+
+type Deviation = tuple[str, str]
+"""A moment, and the choice at it: `>task` or a fault."""
+type Plan = tuple[Deviation, ...]
+type Pick = Callable[[list[str]], str]
+type Play = Callable[[World], Callable[[], None] | None]
+"""Sets a scenario up; returns what must hold at the end besides the guarantees."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a schedule is made of: its actors, added by `play`."""
+
+    name: str
+    play: Play
+    bound: int = 2
+    """How many deviations an exhaustive exploration tries."""
+    faults: frozenset[str] | None = None
+    """The faults that are tried; None: all."""
+    functions: tuple[str, ...] = ()
+    """The functions that must be there."""
+
+    @property
+    def about(self) -> str:
+        return " ".join((self.play.__doc__ or "").split("\n\n")[0].split())
+
+
+@dataclass
+class Moment:
+    label: str
+    options: list[str]
+    state: int
+
+
+@dataclass
+class Outcome:
+    """One schedule that was run."""
+
+    scenario: str
+    seed: int
+    plan: Plan
+    failure: BaseException | None
+    moments: list[Moment]
+    log: list[tuple[float, str, str]]
+
+    @property
+    def line(self) -> str:
+        """The line that replays it."""
+        parts = [
+            f"{label}{choice}" if choice.startswith(">") else f"{label}!{choice}"
+            for label, choice in self.plan
+        ]
+        return " ".join([self.scenario, f"seed={self.seed}", *parts])
+
+    @property
+    def calls(self) -> int:
+        return len(self.moments)
+
+    @property
+    def kind(self) -> str:
+        """What a failure is about."""
+        if isinstance(self.failure, BrokenGuaranteeError):
+            return self.failure.guarantee
+        return type(self.failure).__name__
+
+
+def parse(line: str) -> tuple[str, int, Plan]:
+    """The scenario, the seed and the deviations of a line. Raises ValueError."""
+    name, *parts = line.split()
+    seed, plan = 0, []
+    for part in parts:
+        if part.startswith("seed="):
+            seed = int(part.removeprefix("seed="))
+        elif found := DEVIATION.fullmatch(part):
+            label, mark, choice = found.groups()
+            plan.append((label, f">{choice}" if mark == ">" else choice))
+        else:
+            raise ValueError(f"malformed deviation {part!r}; expected TASK@N>TASK or TASK@N!FAULT")
+    return name, seed, tuple(plan)
+
+
+class _Chooser:
+    def __init__(self, plan: Mapping[str, str], pick: Pick, faults: frozenset[str] | None) -> None:
+        self.plan = plan
+        self.taken: list[Deviation] = []
+        self.moments: list[Moment] = []
+        self.state: Callable[[], int] = lambda: 0
+        self._pick = pick
+        self._faults = faults
+
+    def __call__(self, task: Task, kind: str, options: list[str]) -> str:
+        if self._faults is not None:
+            options = [one for one in options if one[0] == ">" or one in self._faults]
+        label = task.label
+        self.moments.append(Moment(label, options, self.state()))
+        choice = self.plan[label] if label in self.plan else self._pick(options)
+        if choice and choice in options:
+            self.taken.append((label, choice))
+            return choice
+        return ""
+
+
+def run(
+    stage: Stage,
+    scenario: Scenario,
+    seed: int = 0,
+    plan: Plan = (),
+    pick: Pick = lambda _: "",
+    *,
+    with_states: bool = False,
+) -> Outcome:
+    """Run one schedule to its rest."""
+    chooser = _Chooser(dict(plan), pick, scenario.faults)
+    world = World(stage, chooser, seed)
+    if with_states:
+        chooser.state = world.state
+    guarantees = watch(world)
+    holds = scenario.play(world)
+    world.scheduler.go()
+    failure = world.scheduler.failure
+    if failure is None:
+        try:
+            for error in world.errors():
+                raise error
+            at_rest(guarantees)
+            if holds is not None:
+                holds()
+        except (BrokenGuaranteeError, AssertionError) as error:
+            failure = error
+    taken = tuple(chooser.taken)
+    return Outcome(scenario.name, seed, taken, failure, chooser.moments, world.scheduler.log)
+
+
+@dataclass
+class Report:
+    """What an exploration of a scenario has done."""
+
+    scenario: str
+    schedules: int = 0
+    states: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+    complete: int = 0
+    """Up to so many deviations, all schedules were run."""
+    longest: int = 0
+    found: Outcome | None = None
+    found_after: float = 0.0
+
+
+def explore(
+    stage: Stage,
+    scenario: Scenario,
+    *,
+    seed: int = 0,
+    seconds: float = 60.0,
+    schedules: int | None = None,
+) -> Report:
+    """Look for a schedule that breaks a guarantee, and shrink the first one that does."""
+    report, began = Report(scenario.name), time.monotonic()
+
+    def is_over() -> bool:
+        return time.monotonic() - began > seconds or (
+            schedules is not None and report.schedules >= schedules
+        )
+
+    for outcome in _all(stage, scenario, seed, report, is_over):
+        report.schedules += 1
+        report.longest = max(report.longest, outcome.calls)
+        if outcome.failure is not None:
+            report.found_after = time.monotonic() - began
+            report.found = shrink(stage, scenario, outcome)
+            break
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _all(
+    stage: Stage, scenario: Scenario, seed: int, report: Report, is_over: Callable[[], bool]
+) -> Iterator[Outcome]:
+    chance = random.Random(f"{seed}/{scenario.name}")
+    known: dict[int, int] = {}
+    level: list[Plan] = [()]
+    usual = 1
+    for depth in range(scenario.bound + 1):
+        following: list[Plan] = []
+        for plan in level:
+            if is_over():
+                return
+            outcome = run(stage, scenario, 0, plan, with_states=True)
+            yield outcome
+            usual = max(1, len(outcome.moments))
+            following += _deviations(outcome, plan, scenario.bound - depth, known)
+        report.states = set(known)
+        report.complete = depth
+        # A level that can't be finished is at least a fair sample.
+        chance.shuffle(following)
+        level = following
+        if not level:
+            break
+    number = 0
+    while not is_over():
+        number += 1
+        yield run(stage, scenario, seed + number, (), _sampled(chance, usual))
+
+
+def _deviations(outcome: Outcome, plan: Plan, left: int, known: dict[int, int]) -> Iterator[Plan]:
+    """The plans with one deviation more, after the last one; none from a state that was seen."""
+    if left == 0 or len(outcome.plan) < len(plan):
+        return
+    labels = [moment.label for moment in outcome.moments]
+    start = labels.index(plan[-1][0]) + 1 if plan else 0
+    for moment in outcome.moments[start:]:
+        if known.get(moment.state, 0) >= left:
+            continue
+        known[moment.state] = left
+        for option in moment.options:
+            yield (*plan, (moment.label, option))
+
+
+def _sampled(chance: random.Random, usual: int) -> Pick:
+    """Random choices, as many as some deviations a schedule."""
+    left = chance.randint(2, MOST_DEVIATIONS)
+    rate = left / usual
+
+    def pick(options: list[str]) -> str:
+        nonlocal left
+        if left == 0 or not options or chance.random() > rate:
+            return ""
+        left -= 1
+        others = [option for option in options if option.startswith(">")]
+        return chance.choice(others if others and chance.random() < 0.6 else options)
+
+    return pick
+
+
+def shrink(stage: Stage, scenario: Scenario, outcome: Outcome) -> Outcome:
+    """The same kind of failure with as few deviations as possible."""
+    best, removed = outcome, True
+    while removed:
+        removed = False
+        for number in range(len(best.plan)):
+            shorter = best.plan[:number] + best.plan[number + 1 :]
+            for seed in dict.fromkeys((0, best.seed)):
+                tried = run(stage, scenario, seed, shorter)
+                if tried.failure is not None and tried.kind == outcome.kind:
+                    best, removed = tried, True
+                    break
+            if removed:
+                break
+    return best

@@ -1,0 +1,235 @@
+"""The job flow of a workspace for scenarios: its executions, and its job workers.
+
+An execution does what resources/job-flow.asl.yml does with the functions, as far as claims need it.
+A job worker is `jobplane_client.JobWorker` itself.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobplane.explore.services import FlowTask
+from jobplane.explore.tables import Row
+from jobplane.explore.tasks import Task
+from jobplane.explore.world import InvocationError, World
+from jobplane.tree.resolved import ACCOUNT, REGION
+from jobplane_client import Job, JobWorker
+from jobplane_keys import Workspace, input_queue_name, interrupt_queue_name
+
+WORKSPACE = Workspace("amelia", "scott")
+HEARTBEAT_SECONDS = 90.0
+CLAIM_SECONDS = 3600
+TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A handler that has begun a job: who, and under which claim and fence."""
+
+    process: str
+    claim_id: str
+    fence: int
+    message_id: str
+
+
+class Flow:
+    """The flow of one workspace in a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.started: list[Started] = []
+        self.worked: list[str] = []
+        """Ids of messages that a handler has worked on to the end."""
+        self.sent: list[str] = []
+        """Ids of follow-ups that were sent to the worker."""
+        self.open = 0
+        """Executions that have not ended."""
+        prefix = world.stage.prefix
+        self.input = world.sqs.add(input_queue_name(prefix, WORKSPACE), 120, fifo=True)
+        self.interrupts = world.sqs.add(interrupt_queue_name(prefix, WORKSPACE), 60)
+        world.programs["flow"] = self
+
+    # Executions
+
+    def message(self, message_id: str, thread_id: str, **more: Any) -> Task:
+        """Add the execution of a message."""
+        self.open += 1
+
+        def run() -> None:
+            try:
+                self._execute(message_id, thread_id, **more)
+            finally:
+                self.open -= 1
+
+        return self.world.actor(f"flow-{message_id}", run)
+
+    def ask(self, function: str, **event: Any) -> Any:
+        """A task of an execution, with its Retry."""
+        for number in range(TRIES):
+            try:
+                given = {"projectUserId": WORKSPACE.key, **event}
+                return self.world.answer_of(function, given)
+            except InvocationError:
+                if number == TRIES - 1:
+                    raise
+                self.pause(2.0**number)
+        return None
+
+    def pause(self, seconds: float) -> None:
+        self.world.scheduler.wait(self.world.now + seconds)
+
+    def acquire(self, message_id: str, thread_id: str) -> Row:
+        owner = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+        answer: Row = self.ask(
+            "claim",
+            operation="acquire",
+            threadId=thread_id,
+            messageId=message_id,
+            owner=owner,
+            ttlSeconds=CLAIM_SECONDS,
+        )
+        return answer
+
+    def _execute(self, message_id: str, thread_id: str, interrupts: bool = True) -> None:
+        for _ in range(TRIES * 10):
+            claim = self.acquire(message_id, thread_id)
+            if claim["claimed"]:
+                self._work(message_id, thread_id, claim)
+                return
+            if claim["reason"] == "same_thread":
+                self.follow_up(message_id, thread_id)
+                return
+            if interrupts:
+                self.ask(
+                    "send-interrupt",
+                    target=claim["holder"],
+                    newThreadId=thread_id,
+                    interruptingMessageId=message_id,
+                )
+                interrupts = False
+            self.pause(30)
+
+    def _work(self, message_id: str, thread_id: str, claim: Row) -> None:
+        """Send the job to the workspace's worker, wait for its end, and release the claim."""
+        task = self.order(message_id, thread_id, claim)
+        while not task.end:
+            left = task.beaten_at + HEARTBEAT_SECONDS - self.world.now
+            if left < 0:
+                self.world.flows.end(task, "timed out")
+                break
+            task.waiting = self.world.scheduler.current
+            self.pause(left + 0.5)
+        holding = {"claimId": claim["claimId"], "fence": claim["fence"]}
+        if task.end == "timed out":
+            arn = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+            self.ask(
+                "handle-timeout",
+                **holding,
+                messageId=message_id,
+                threadId=thread_id,
+                kind="heartbeat_lost",
+                error="States.Timeout",
+                cause=None,
+                executionArn=arn,
+            )
+        else:
+            self.ask("claim", operation="release", reason="completed", **holding)
+
+    def order(self, message_id: str, thread_id: str, claim: Row) -> FlowTask:
+        """Send a JOB, as the flow does."""
+        task = self.world.flows.open(f"token-{message_id}", HEARTBEAT_SECONDS)
+        self._send(
+            "JOB",
+            "job",
+            taskToken=task.token,
+            messageId=message_id,
+            threadId=thread_id,
+            claimId=claim["claimId"],
+            fence=claim["fence"],
+            containerId=claim["containerId"],
+            heartbeatSeconds=int(HEARTBEAT_SECONDS),
+            claimTtlSeconds=CLAIM_SECONDS,
+            expiresAt=claim["expiresAt"],
+            resultLocation=None,
+        )
+        return task
+
+    def follow_up(self, message_id: str, thread_id: str) -> None:
+        """Send a FOLLOW_UP, as the flow does."""
+        self.sent.append(message_id)
+        ids = {"messageId": message_id, "threadId": thread_id}
+        self._send("FOLLOW_UP", "follow-up", **ids, claimId="claim-0", fence=0)
+
+    def _send(self, kind: str, group: str, **fields: Any) -> None:
+        body = {
+            "type": kind,
+            "projectUserId": WORKSPACE.key,
+            "instruction": "work",
+            "instructionObject": None,
+            "attachments": [],
+            **fields,
+        }
+        self.world.sqs.perform(
+            "SendMessage",
+            {
+                "QueueUrl": self.input.name,
+                "MessageBody": json.dumps(body),
+                "MessageGroupId": f"{group}-{WORKSPACE.key}",
+            },
+        )
+
+    # Workers
+
+    def worker(self, name: str, handle: Callable[[Job], Any], *, at: float | None = None) -> Task:
+        """Add a program with a JobWorker; it ends when nothing is left to do."""
+        world, stage = self.world, self.world.stage
+        quick, slow = {"read_timeout": 5}, {"read_timeout": 10}
+        clients = {
+            "sqs": stage.client("sqs", **quick),
+            "stepfunctions": stage.client("stepfunctions", **quick),
+            "lambda_": stage.client("lambda", **slow),
+            "s3": stage.client("s3", **slow),
+        }
+        clock = _Clock(world)
+
+        def handler(job: Job) -> Any:
+            process = world.scheduler._me().process.name
+            self.started.append(Started(process, job.claim_id, job.fence, job.message_id))
+            world.scheduler.note(f"begins {job.message_id} under fence {job.fence}")
+            world.check()
+            value = handle(job)
+            self.worked.append(job.message_id)
+            return value
+
+        def run() -> None:
+            worker = JobWorker(
+                WORKSPACE.project_id,
+                WORKSPACE.user_id,
+                handler,
+                claim_function=f"{stage.prefix}claim",
+                prefix=stage.prefix,
+                worker_id=name,
+                clock=clock,
+                **clients,
+            )
+            while self.open or self.input.messages:
+                worker.run_once()
+
+        return world.actor(name, run, at=at)
+
+
+class _Clock:
+    """The clock of a worker's process."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def time(self) -> float:
+        return self._world.clock.time()
+
+    def monotonic(self) -> float:
+        return self._world.clock.monotonic()
+
+    def wait(self, event: Any, seconds: float | None) -> bool:
+        return bool(event.wait(seconds))

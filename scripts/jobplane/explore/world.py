@@ -1,0 +1,792 @@
+"""The shipped functions over one AWS in memory, and the faults that may meet their calls.
+
+A `Stage` holds the loaded functions; each schedule has a `World` of its own, in which every
+invocation is a task. A client of botocore reaches the world by botocore's event hooks, so that the
+functions' parameters, their errors and their handling of both are the real ones.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import importlib.util
+import io
+import json
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
+
+from jobplane.explore.services import Bucket, Flows, Message, Queue, Queues, Sockets
+from jobplane.explore.tables import RefusedCallError, Row, Table, Tables
+from jobplane.explore.tasks import (
+    Choose,
+    KilledError,
+    Process,
+    Scheduler,
+    SimulatedExecutor,
+    SimulatedRandom,
+    SimulatedThreading,
+    SimulatedTime,
+    Task,
+)
+from jobplane.tree.repository import Function, Repository
+from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
+from jobplane_keys import from_item, iso_time, owner_key, to_item
+from lambdapack.environments import plain_environment
+
+FREEZE_SECONDS = 130.0
+OUTAGE_SECONDS = 240.0
+SKEWS = (0.0, -2.0, 2.0)
+SWEEP_SECONDS = 60.0
+STREAM_TRIES = 5
+CONNECTION_SECONDS = 7200
+READS = frozenset(
+    {
+        "GetItem", "Query", "Scan", "BatchGetItem", "GetObject", "HeadObject", "ListObjectsV2",
+        "GetQueueUrl", "ReceiveMessage",
+    }
+)  # fmt: skip
+READ_FAULTS = ("kill", "freeze", "fail", "hang", "outage")
+WRITE_FAULTS = ("kill", "lost", "repeat", "late", "freeze", "fail", "hang", "outage")
+EXPLAINED = {
+    "kill": "the process is killed before the call",
+    "lost": "the call is carried out, and its answer is lost for good",
+    "repeat": "the answer is lost, and botocore repeats the call",
+    "late": "the answer does not come; the call is carried out later",
+    "freeze": f"the process stands still for {FREEZE_SECONDS:.0f} s before the call",
+    "fail": "the call fails, and is not carried out",
+    "hang": "the call waits until all of botocore's time-outs are over",
+    "outage": f"such calls of the process hang for {OUTAGE_SECONDS:.0f} s, one after the other",
+    "twice": "the message or the record is delivered twice",
+}
+
+
+class Stage:
+    """The functions of a repository, each loaded once, and the session of their clients."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.template = ResolvedStack(repository, STAGE, {"jwtSecret": JWT_SECRET})
+        self.world: World | None = None
+        self._modules: dict[str, ModuleType] = {}
+        self._open = contextlib.ExitStack()
+        self.tables = [
+            Table.declared(properties)
+            for properties in self.template.of_type("AWS::DynamoDB::Table").values()
+        ]
+        self.prefix = self.template.names.prefix
+        self.queues = [
+            (properties["QueueName"], float(properties.get("VisibilityTimeout", 30)))
+            for properties in self.template.of_type("AWS::SQS::Queue").values()
+        ]
+        self._timeouts: dict[str, float] = {}
+        self._clients: dict[Any, Any] = {}
+        session: Any = botocore.session.Session()
+        session.register("before-parameter-build", self._keep_parameters)
+        session.register("before-call", self._answer)
+        self.session = session
+
+    def __enter__(self) -> "Stage":
+        credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "explore")
+        settings = {
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
+            "LOG_LEVEL": "ERROR",
+        }
+        enter = self._open.enter_context
+        enter(patch.dict(os.environ, plain_environment() | credentials | settings, clear=True))
+        enter(patch.object(concurrent.futures, "ThreadPoolExecutor", self._executor))
+        enter(patch.object(os, "urandom", self._random_bytes))
+        enter(contextlib.redirect_stdout(_Discarded()))
+        for name in [name for name in sys.modules if name.startswith("jobplane_")]:
+            self.simulate(sys.modules[name])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        assert self.world is not None
+        return self.world.scheduler
+
+    def module(self, name: str) -> Any:
+        """A function's module."""
+        if name not in self._modules:
+            self._modules[name] = self._load(name)
+        return self._modules[name]
+
+    def timeout(self, name: str) -> float:
+        """After how many seconds Lambda ends an invocation."""
+        if name not in self._timeouts:
+            self._timeouts[name] = float(self._function(name).config["timeout"])
+        return self._timeouts[name]
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A client of a program outside of the stack, made once."""
+        key = (service, *sorted(options.items()))
+        if key not in self._clients:
+            config = Config(**options, retries={"total_max_attempts": 1})
+            made = self.session.create_client(service, region_name=REGION, config=config)
+            self._clients[key] = made
+        return self._clients[key]
+
+    def table(self, short: str) -> str:
+        return self.prefix + short
+
+    def simulate(self, module: ModuleType) -> None:
+        """Replace a module's clocks, threads and randomness by the world's."""
+        scheduler = lambda: self.scheduler  # noqa: E731  # a name for a getter
+        clock = SimulatedTime(scheduler)
+        chance = SimulatedRandom(lambda: self._chance())
+        replaced: list[tuple[Any, Any]] = [
+            (time, clock),
+            (time.time, clock.time),
+            (time.monotonic, clock.monotonic),
+            (time.sleep, clock.sleep),
+            (threading, SimulatedThreading(scheduler)),
+            (random, chance),
+            (_REAL_EXECUTOR, self._executor),
+        ]
+        for name, value in list(vars(module).items()):
+            for real, simulated in replaced:
+                if value is real:
+                    self._open.enter_context(patch.object(module, name, simulated))
+            if value is secrets:
+                hexed = SimpleNamespace(token_hex=lambda count: self._random_bytes(count).hex())
+                self._open.enter_context(patch.object(module, name, hexed))
+
+    def _executor(self, *arguments: Any, **more: Any) -> SimulatedExecutor:
+        return SimulatedExecutor(lambda: self.scheduler, *arguments, **more)
+
+    def _chance(self) -> random.Random:
+        assert self.world is not None
+        return self.world.chance()
+
+    def _random_bytes(self, count: int) -> bytes:
+        return _URANDOM(count) if self.world is None else self.world.chance().randbytes(count)
+
+    def _function(self, name: str) -> Function:
+        return Function(name, self.template.repository.root / "functions" / name)
+
+    def _load(self, name: str) -> ModuleType:
+        function = self._function(name)
+        environment = self.template.environment(function) | {
+            "AWS_LAMBDA_FUNCTION_NAME": name,
+            "TEMPLATES_INDEX_PATH": str(self.template.repository.root / "templates" / "index.json"),
+        }
+        os.environ.update(environment)
+        spec = importlib.util.spec_from_file_location(function.module, function.source)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{function.source} can't be imported")
+        module = importlib.util.module_from_spec(spec)
+        self._open.enter_context(patch.dict(sys.modules, {function.module: module}))
+        known = {*sys.modules}
+        with patch.object(botocore.session, "get_session", lambda: self.session):
+            spec.loader.exec_module(module)
+        for added in {*sys.modules} - known:
+            if added.startswith("jobplane_"):
+                self.simulate(sys.modules[added])
+        self.simulate(module)
+        if name == "deliver-webhook":
+            self._open.enter_context(patch.object(module, "deliver", self._deliver))
+        return module
+
+    def _deliver(self, _url: str, _body: bytes, *_: Any, message_id: str, **__: Any) -> Any:
+        """The webhooks' receiver, instead of the network."""
+        assert self.world is not None
+        outcome = self.module("deliver-webhook").Outcome
+        accepted = self.world.receive_webhook(message_id)
+        return outcome("delivered", 200) if accepted else outcome("retry", 503)
+
+    # botocore's hooks
+
+    def _keep_parameters(self, params: Row, context: Row, **_: Any) -> None:
+        context["explored"] = params
+
+    def _answer(self, model: Any, context: Row, **_: Any) -> tuple[Any, Row]:
+        assert self.world is not None
+        service = model.service_model.service_name
+        config = context["client_config"]
+        try:
+            answer = self.world.call(service, model.name, context["explored"], config)
+        except RefusedCallError as error:
+            metadata = {"HTTPStatusCode": error.status, "RequestId": "explored", "HTTPHeaders": {}}
+            parsed = {
+                "Error": {"Code": error.code, "Message": error.message},
+                "ResponseMetadata": metadata,
+                **error.answer,
+            }
+            return SimpleNamespace(status_code=error.status, headers={}), parsed
+        metadata = {"HTTPStatusCode": 200, "RequestId": "explored", "HTTPHeaders": {}}
+        return SimpleNamespace(status_code=200, headers={}), {
+            **answer,
+            "ResponseMetadata": metadata,
+        }
+
+
+_REAL_EXECUTOR = concurrent.futures.ThreadPoolExecutor
+_URANDOM = os.urandom
+
+
+class _Discarded(io.TextIOBase):
+    """Standard output of the functions: nobody reads it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a row: the table's short name, the row before and after, and whose write."""
+
+    table: str
+    old: Row | None
+    new: Row | None
+    task: str
+    process: str
+
+
+type Watcher = Callable[[Change], None]
+
+
+class World:
+    """One run of a scenario."""
+
+    def __init__(self, stage: Stage, choose: Choose, seed: int = 0) -> None:
+        self.stage = stage
+        self.seed = seed
+        self.scheduler = Scheduler(choose)
+        self.tables = Tables(Table(table.name, table.key, table.indexes) for table in stage.tables)
+        self.tables.observers.append(self._changed)
+        self.s3 = Bucket()
+        self.sockets = Sockets()
+        self.sqs = Queues(lambda: self.scheduler)
+        self.flows = Flows(lambda: self.scheduler)
+        self.watchers: list[Watcher] = []
+        self.checks: list[Callable[[], None]] = []
+        """Called when a program says that something has happened which is no change of a row."""
+        self.programs: dict[str, Any] = {}
+        """What scenarios keep about their programs, for the guarantees."""
+        self.clock = SimulatedTime(lambda: self.scheduler)
+        self.faulted: dict[str, list[tuple[str, str]]] = {}
+        """The faults that met each process, and at which calls."""
+        self._outages: dict[tuple[str, str], float] = {}
+        self.digest = 0
+        """Of all rows."""
+        self.order = 0
+        """Of all other effects, in their order."""
+        self.received: list[tuple[str, bool]] = []
+        """Ids of webhooks that came to the receiver, and whether it accepted them."""
+        self._chances: dict[str, random.Random] = {}
+        for name, visibility in stage.queues:
+            self.sqs.add(name, visibility)
+        self.read_queue("jobs", "processor")
+        self.read_queue("webhooks", "deliver-webhook")
+        self.scheduler.on_idle = self._idle
+        stage.world = self
+
+    # What a scenario says
+
+    @property
+    def now(self) -> float:
+        return self.scheduler.now
+
+    def actor(self, name: str, run: Callable[[], Any], *, at: float | None = None) -> Task:
+        """Add a program, of which one call is a choice of the schedule like every other."""
+        return self.scheduler.spawn(name, run, self.process(name), at=at)
+
+    def process(self, name: str) -> Process:
+        return Process(name, self._skew(name))
+
+    def _skew(self, name: str) -> float:
+        """How wrong the clock of a process is; with the seed 0 all are right."""
+        return random.Random(f"{self.seed}/{name}").choice(SKEWS) if self.seed else 0.0
+
+    def invoke(
+        self,
+        function: str,
+        event: Any,
+        *,
+        name: str = "",
+        at: float | None = None,
+        before: Callable[[], bool] = lambda: True,
+        after: Callable[[str, Any], None] = lambda outcome, answer: None,
+    ) -> Task:
+        """Add an invocation. `after` is given its outcome (`ended`, `failed`, `killed`) and answer.
+
+        `before` is called when it begins; it is left out if that returns False.
+        """
+        process = Process(name or function)
+        module = self.stage.module(function)
+
+        def run() -> Any:
+            if not before():
+                return None
+            process.deadline = self.now + self.stage.timeout(function)
+            outcome, answer = "killed", None
+            try:
+                given = event() if callable(event) else event
+                answer = module.handler(json.loads(json.dumps(given)), self._context(process))
+                if self.scheduler.point(["kill"]) == "kill":
+                    self._meet("kill", "its answer")
+                    raise KilledError
+                outcome = "ended"
+            except KilledError:
+                raise
+            except Exception as error:
+                outcome, answer = "failed", error
+            finally:
+                process.deadline = float("inf")
+                # Lambda stops what an invocation has left behind.
+                self.scheduler.kill(process)
+                if not self.scheduler.ending:
+                    self.scheduler.note(outcome)
+                    after(outcome, answer)
+            return answer
+
+        task = self.scheduler.spawn(name or function, run, process, at=at)
+        process.name, process.skew = task.name, self._skew(task.name)
+        return task
+
+    def answer_of(self, function: str, event: Any) -> Any:
+        """The answer of an invocation within the current task, or at once in the setup."""
+        if self.scheduler.current is None:
+            context = self._context(Process("setup", deadline=self.now + 900))
+            return self.stage.module(function).handler(event, context)
+        caller, answers = self.scheduler.current, []
+
+        def after(outcome: str, answer: Any) -> None:
+            answers.append((outcome, answer))
+            self.scheduler.wake(caller)
+
+        self.invoke(function, event, name=f"{caller.name}/{function}", after=after)
+        while not answers:
+            self.scheduler.wait()
+        outcome, answer = answers[0]
+        if outcome != "ended":
+            raise InvocationError(outcome, answer)
+        return answer
+
+    def put(self, table: str, *rows: Row) -> None:
+        for row in rows:
+            name = self.stage.table(table)
+            self.tables.perform("PutItem", {"TableName": name, "Item": to_item(row)})
+
+    def rows(self, table: str) -> list[Row]:
+        found = self.tables.by_name[self.stage.table(table)].items.values()
+        return [from_item(item) for item in found]
+
+    def connect(self, connection_id: str, user: str = "scott", tenant: str = "acme") -> "Client":
+        """A client with an open socket."""
+        moment = iso_time(self.now)
+        self.put(
+            "connections",
+            {
+                "connection_id": connection_id,
+                "user_id": user,
+                "tenant_id": tenant,
+                "permissions": [],
+                "connected_at": moment,
+                "last_seen_at": moment,
+                "token_expires_at": int(self.now) + 10 * CONNECTION_SECONDS,
+                "ttl": int(self.now) + 10 * CONNECTION_SECONDS,
+            },
+        )
+        self.sockets.open.add(connection_id)
+        return Client(self, connection_id, owner_key(tenant, user))
+
+    def check(self) -> None:
+        """Check the guarantees now."""
+        for check in self.checks:
+            check()
+
+    def sweep(self, *, at: float | None = None) -> None:
+        """Add a run of the sweeper, besides those of its schedule."""
+        self.invoke("processor", {"sweep": "leases"}, name="sweeper", at=at)
+
+    # What moves by itself
+
+    def read_queue(self, short: str, function: str) -> None:
+        """Let a function read a queue: one message an invocation."""
+        queue = self.sqs.by_name[self.stage.table(short)]
+        queue.on_message = functools.partial(self._deliver, queue, function)
+
+    def _deliver(self, queue: Queue, function: str, message: Message) -> None:
+        def before() -> bool:
+            if message.deleted:
+                return False
+            if message.visible_at > self.now:
+                self._deliver(queue, function, message)
+                return False
+            if self.scheduler.point(["twice"]) == "twice":
+                self._meet("twice", message.id)
+                self._deliver(queue, function, message)
+            if message not in queue.messages:  # it was deleted meanwhile
+                return False
+            self.sqs.receive(queue, message)
+            record["receiptHandle"] = message.receipt
+            record["attributes"] = {"ApproximateReceiveCount": str(message.receives)}
+            return True
+
+        def after(outcome: str, answer: Any) -> None:
+            failed = (
+                [entry["itemIdentifier"] for entry in (answer or {})["batchItemFailures"]]
+                if (outcome == "ended")
+                else [message.id]
+            )
+            if message.deleted:
+                return
+            if message.id in failed:
+                self._deliver(queue, function, message)
+            else:
+                message.deleted = True
+                if message in queue.messages:
+                    queue.messages.remove(message)
+
+        record: Row = {
+            "messageId": message.id,
+            "body": message.body,
+            "eventSource": "aws:sqs",
+            "messageAttributes": {},
+        }
+        self.invoke(
+            function,
+            lambda: {"Records": [record]},
+            at=message.visible_at,
+            before=before,
+            after=after,
+        )
+
+    def _stream(self, old: Row | None, new: Row) -> None:
+        """Deliver a record of the stream of `requests` to dispatch, as its filter says."""
+        image = {"NewImage": to_item(new)} | ({"OldImage": to_item(old)} if old else {})
+        self.sqs.sent += 1
+        record = {
+            "eventID": f"record-{self.sqs.sent}",
+            "eventSource": "aws:dynamodb",
+            "eventName": "MODIFY" if old else "INSERT",
+            "dynamodb": {"SequenceNumber": str(self.sqs.sent), **image},
+        }
+        self._deliver_record(record, 1)
+
+    def _deliver_record(self, record: Row, number: int) -> None:
+        def before() -> bool:
+            if self.scheduler.point(["twice"]) == "twice":
+                self._meet("twice", record["eventID"])
+                self._deliver_record(record, number)
+            return True
+
+        def after(outcome: str, answer: Any) -> None:
+            if (outcome != "ended" or answer["batchItemFailures"]) and number < STREAM_TRIES:
+                self._deliver_record(record, number + 1)
+
+        wait = 0.0 if number == 1 else 2.0**number
+        self.invoke(
+            "dispatch",
+            {"Records": [record]},
+            at=self.now + wait,
+            before=before,
+            after=after,
+        )
+
+    def _idle(self) -> bool:
+        """The schedule of the sweeper: it comes when a request is overdue."""
+        due = [row["lease_until"] for row in self.rows("requests") if "lease_until" in row]
+        if not due:
+            return False
+        self.sweep(at=max(self.now, min(due)) + SWEEP_SECONDS)
+        return True
+
+    # Calls
+
+    def call(self, service: str, operation: str, parameters: Row, config: Any) -> Row:
+        """Carry out a call of the current task, after what the schedule lets happen before."""
+        task = self.scheduler.current
+        effect = functools.partial(self._effect, service, operation, parameters)
+        if task is None or service == "ssm":
+            return effect()
+        try:
+            return self._called(task, service, operation, parameters, config, effect)
+        except (RefusedCallError, BotoCoreError):
+            raise
+        except Exception as error:  # a fault of the simulation
+            self.scheduler.fail(error)
+            raise
+
+    def _called(
+        self,
+        task: Task,
+        service: str,
+        operation: str,
+        parameters: Row,
+        config: Any,
+        effect: Callable[[], Row],
+    ) -> Row:
+        text = shown(service, operation, parameters, self.stage.prefix)
+        if self._is_certain(operation, parameters):
+            return self._done(task, text, effect)
+        if self.now < self._outages.get((task.process.name, operation), 0.0):
+            return self._carry_out(task, "hang", text, effect, config)
+        fault = self.scheduler.point(READ_FAULTS if operation in READS else WRITE_FAULTS)
+        task.calls += 1
+        if fault:
+            self._meet(fault, text)
+        if fault == "outage":
+            self._outages[task.process.name, operation] = self.now + OUTAGE_SECONDS
+            fault = "hang"
+        return self._carry_out(task, fault, text, effect, config)
+
+    def _is_certain(self, operation: str, parameters: Row) -> bool:
+        """Whether the call reads a part of an index in which there is nothing: the sweeper does.
+
+        It is no point: what could come in between would be found by the next sweep.
+        """
+        if operation != "Query" or "IndexName" not in parameters:
+            return False
+        return not self.tables.perform(operation, parameters)["Count"]
+
+    def _carry_out(
+        self, task: Task, fault: str, text: str, effect: Callable[[], Row], config: Any
+    ) -> Row:
+        scheduler = self.scheduler
+        match fault:
+            case "kill":
+                scheduler.kill(task.process)
+                raise KilledError
+            case "freeze":
+                task.process.frozen_until = scheduler.now + FREEZE_SECONDS
+                scheduler.yield_once()
+            case "fail":
+                raise ConnectTimeoutError(endpoint_url=text)
+            case "hang":
+                attempts = (config.retries or {}).get("total_max_attempts", 3)
+                scheduler.wait(scheduler.now + config.read_timeout * attempts)
+                raise ReadTimeoutError(endpoint_url=text)
+            case "lost":
+                self._done(task, text, effect)
+                raise ReadTimeoutError(endpoint_url=text)
+            case "late":
+                late = functools.partial(self._late, text, effect)
+                scheduler.spawn(f"late/{task.name}", late, Process(task.process.name))
+                raise ReadTimeoutError(endpoint_url=text)
+            case "repeat":
+                with contextlib.suppress(RefusedCallError):
+                    self._done(task, text, effect)
+        return self._done(task, text, effect)
+
+    def _late(self, text: str, effect: Callable[[], Row]) -> None:
+        with contextlib.suppress(RefusedCallError):
+            self._done(self.scheduler._me(), text, effect)
+
+    def _done(self, task: Task, text: str, effect: Callable[[], Row]) -> Row:
+        """Carry out a call, and note its answer."""
+        try:
+            answer = effect()
+        except RefusedCallError as error:
+            self.scheduler.note(f"{text}: {error.code}")
+            task.history = hash((task.history, text, error.code, repr(error.answer)))
+            raise
+        self.scheduler.note(text)
+        task.history = hash((task.history, text, repr(answer)))
+        return answer
+
+    def _effect(self, service: str, operation: str, parameters: Row) -> Row:
+        match service:
+            case "dynamodb":
+                return self.tables.perform(operation, parameters)
+            case "s3":
+                answer = self.s3.perform(operation, parameters)
+                if "Body" in answer:
+                    answer["Body"] = _Body(answer["Body"].read())
+            case "sqs":
+                answer = self.sqs.perform(operation, parameters)
+            case "apigatewaymanagementapi":
+                answer = self.sockets.perform(operation, parameters)
+            case "stepfunctions":
+                answer = self.flows.perform(operation, parameters)
+            case "lambda":
+                return self._invoked(parameters)
+            case "ssm":
+                return {"Parameter": {"Value": f"https://receiver.example.com/{STAGE}"}}
+            case _:
+                raise NotImplementedError(f"{service}.{operation}")
+        if operation not in READS:
+            self.order = hash((self.order, operation, repr(parameters)))
+        return answer
+
+    def _invoked(self, parameters: Row) -> Row:
+        """Lambda's Invoke: another invocation, for which the caller waits."""
+        name = parameters["FunctionName"].rpartition(":")[2].removeprefix(self.stage.prefix)
+        try:
+            answer: Any = self.answer_of(name, json.loads(parameters["Payload"]))
+        except InvocationError as error:
+            fault = {"errorType": type(error.answer).__name__, "errorMessage": str(error.answer)}
+            payload = _Body(json.dumps(fault).encode())
+            return {"StatusCode": 200, "FunctionError": "Unhandled", "Payload": payload}
+        return {"StatusCode": 200, "Payload": _Body(json.dumps(answer).encode())}
+
+    def _meet(self, fault: str, text: str) -> None:
+        task = self.scheduler._me()
+        self.faulted.setdefault(task.process.name, []).append((fault, text))
+        self.scheduler.note(f"** {fault}: {EXPLAINED[fault]} ** {text}")
+
+    def receive_webhook(self, message_id: str) -> bool:
+        """A webhook comes to its receiver; whether it accepts it."""
+        fault = self.scheduler.point(["kill", "fail"])
+        if fault:
+            self._meet(fault, f"webhook {message_id}")
+        if fault == "kill":
+            self.scheduler.kill(self.scheduler._me().process)
+            raise KilledError
+        self.received.append((message_id, not fault))
+        self.scheduler.note(f"webhook {message_id}")
+        return not fault
+
+    def errors(self) -> Iterator[BaseException]:
+        """Errors of actors that no fault explains."""
+        known = (KilledError, BotoCoreError, ClientError, InvocationError)
+        for task in self.scheduler.tasks:
+            if task.error is not None and not isinstance(task.error, known):
+                yield task.error
+
+    # What is known about the state
+
+    def chance(self) -> random.Random:
+        """Randomness of the current task: equal in every schedule."""
+        name = self.scheduler.current.name if self.scheduler.current else "setup"
+        if name not in self._chances:
+            self._chances[name] = random.Random(f"{self.seed}/{name}")
+        return self._chances[name]
+
+    def state(self) -> int:
+        """A digest of the whole state: what is stored, and where each task is."""
+        tasks = tuple(
+            (task.name, task.moments, task.history, task.ready, task.until, task.process.dead)
+            for task in self.scheduler.tasks
+            if not task.done
+        )
+        met = tuple(sorted((name, *sorted(faults)) for name, faults in self.faulted.items()))
+        sockets = tuple(sorted(self.sockets.open))
+        return hash((self.digest, self.order, tasks, self.scheduler.now, sockets, met))
+
+    def _changed(self, table: Table, old: Any, new: Any) -> None:
+        key = table.key_of(new or old)
+        self.digest ^= hash((table.name, key, repr(old))) ^ hash((table.name, key, repr(new)))
+        short = table.name.removeprefix(self.stage.prefix)
+        task = self.scheduler.current
+        rows = (from_item(old) if old else None, from_item(new) if new else None)
+        names = (task.name, task.process.name) if task else ("setup", "setup")
+        change = Change(short, *rows, *names)
+        for watch in self.watchers:
+            watch(change)
+        before, after = rows
+        if short == "requests" and after:
+            was_pending = before is not None and before["status"] == "PENDING"
+            if after["status"] == "PENDING" and not was_pending:
+                self._stream(before, after)
+
+    def _context(self, process: Process) -> Any:
+        return SimpleNamespace(
+            aws_request_id=f"invocation-{process.name}",
+            function_name=process.name,
+            memory_limit_in_mb=1024,
+            invoked_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{process.name}",
+            get_remaining_time_in_millis=lambda: int((process.deadline - self.now) * 1000),
+        )
+
+
+class InvocationError(Exception):
+    """An invocation for which somebody waits has failed."""
+
+    def __init__(self, outcome: str, answer: Any) -> None:
+        super().__init__(f"{outcome}: {answer!r}")
+        self.answer = answer
+
+
+class Client:
+    """A client at the other end of a socket."""
+
+    def __init__(self, world: World, connection_id: str, owner: str) -> None:
+        self.world = world
+        self.connection_id = connection_id
+        self.owner = owner
+
+    def ask(self, action: str, payload: Row | None = None, **envelope: Any) -> Row:
+        """The router's answer to a message, in the current task."""
+        message = {"id": f"ask-{action}", "action": action, "payload": payload or {}, **envelope}
+        event = self._event({"body": json.dumps(message)})
+        answer = self.world.answer_of("router", event)
+        said: Row = json.loads(answer["body"]) if "body" in answer else {}
+        return said
+
+    def say(self, action: str, payload: Row | None = None, **envelope: Any) -> Task:
+        """Send a message: the invocation of the router is an actor."""
+        message = {"id": f"ask-{action}", "action": action, "payload": payload or {}, **envelope}
+        return self.world.invoke(
+            "router", self._event({"body": json.dumps(message)}), name=f"{action}"
+        )
+
+    def leave(self) -> Task:
+        """Close the socket: the invocation of disconnect is an actor."""
+
+        def before() -> bool:
+            self.world.sockets.open.discard(self.connection_id)
+            return True
+
+        return self.world.invoke("disconnect", self._event({}), before=before)
+
+    def heard(self, request_id: str) -> list[Row]:
+        """The messages about a request, in their order."""
+        return [
+            message
+            for target, message in self.world.sockets.heard
+            if target == self.connection_id and message.get("request_id") == request_id
+        ]
+
+    def _event(self, more: Row) -> Row:
+        context = {"connectionId": self.connection_id, "domainName": "sockets", "stage": STAGE}
+        return {"requestContext": context, **more}
+
+
+class _Body(io.BytesIO):
+    """An answer's body; as part of a state, its content."""
+
+    def __repr__(self) -> str:
+        return repr(hash(self.getvalue()))
+
+    def iter_chunks(self, size: int = 1024) -> Iterator[bytes]:
+        while data := self.read(size):
+            yield data
+
+
+def shown(service: str, operation: str, parameters: Mapping[str, Any], prefix: str) -> str:
+    """A call as the table of a schedule shows it."""
+    named = next(
+        (
+            str(parameters[name])
+            for name in ("TableName", "QueueUrl", "ConnectionId", "Key", "FunctionName")
+            if name in parameters and isinstance(parameters[name], str)
+        ),
+        "",
+    )
+    short = Path(named).name.removeprefix(prefix)
+    key = parameters.get("Key") or parameters.get("Item") or {}
+    ids = [
+        str(next(iter(key[name].values())))
+        for name in ("request_id", "connection_id", "assembly_id", "projectUserId", "file_key")
+        if isinstance(key, Mapping) and name in key
+    ]
+    return " ".join([operation, short, *ids[:1]])

@@ -1,0 +1,79 @@
+"""A bounded exploration of every scenario, and what the explorer itself must do."""
+
+import re
+
+import pytest
+
+from jobplane.explore.guarantees import BrokenGuaranteeError
+from jobplane.explore.report import lines_of
+from jobplane.explore.scenarios import SCENARIOS
+from jobplane.explore.search import Outcome, Scenario, explore, parse, run
+from jobplane.explore.world import Stage, World
+
+SCHEDULES = 60
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_guarantee_holds_in_the_first_schedules(explored: Stage, name: str) -> None:
+    """`jobplane explore` runs more of them."""
+    report = explore(explored, SCENARIOS[name], seconds=1e9, schedules=SCHEDULES)
+    assert report.found is None, "\n".join(lines_of(report.found))
+    assert report.schedules == SCHEDULES
+    assert len(report.states) > 0
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_schedule_is_the_same_each_time(explored: Stage, name: str) -> None:
+    """Otherwise no line could replay it."""
+    logs = [run(explored, SCENARIOS[name], seed=3).log for _ in range(2)]
+    assert logs[0] == logs[1]
+
+
+def unconditional(world: World) -> None:
+    """A device cancels a job; every condition of a write counts as met."""
+    world.tables.is_condition_dropped = lambda: True
+    SCENARIOS["cancel"].play(world)
+
+
+def found_in(stage: Stage, play: Scenario) -> Outcome:
+    report = explore(stage, play, seconds=1e9, schedules=500)
+    assert report.found is not None
+    return report.found
+
+
+def test_a_planted_fault_is_found_shortened_and_replayed(explored: Stage) -> None:
+    """The line alone shows it again, and no deviation of it is superfluous."""
+    scenario = Scenario("planted", unconditional)
+    found = found_in(explored, scenario)
+    assert isinstance(found.failure, BrokenGuaranteeError)
+    name, seed, plan = parse(found.line)
+    assert name == "planted"
+    again = run(explored, scenario, seed, plan)
+    assert (again.kind, again.log) == (found.kind, found.log)
+    for number in range(len(plan)):
+        shorter = run(explored, scenario, seed, plan[:number] + plan[number + 1 :])
+        assert shorter.failure is None or shorter.kind != found.kind
+
+
+def test_the_table_of_a_schedule_names_calls_faults_and_the_line(explored: Stage) -> None:
+    """A line for each call, with its task; the faults are marked."""
+    outcome = run(explored, SCENARIOS["cancel"], plan=(("cancel@3", "kill"),))
+    text = "\n".join(lines_of(outcome))
+    assert re.search(r"cancel +\*\* kill: .*UpdateItem requests job", text)
+    assert "jobplane explore --replay 'cancel seed=0 cancel@3!kill'" in text
+
+
+def test_a_call_may_meet_each_fault(explored: Stage) -> None:
+    """Each is a choice at the router's write, and leads to another history than the others."""
+    logs = {}
+    for fault in ("kill", "lost", "repeat", "late", "freeze", "fail", "hang", "outage"):
+        outcome = run(explored, SCENARIOS["cancel"], plan=(("cancel@3", fault),))
+        assert outcome.plan == (("cancel@3", fault),)
+        logs[fault] = tuple(outcome.log)
+    assert len(set(logs.values())) == len(logs)
+
+
+@pytest.mark.parametrize("line", ["cancel what", "cancel cancel@x!kill", "cancel @3!kill"])
+def test_a_malformed_line_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="malformed deviation"):
+        parse(line)
