@@ -461,7 +461,7 @@ def listen(owner: str, request: Request, target: str) -> bool:
 
 @contextmanager
 def logged(problem: str) -> Iterator[None]:
-    """Log an error of a delivery instead of raising it: what it tells of is stored."""
+    """Log an error of a delivery instead of raising it: the state is stored already."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:

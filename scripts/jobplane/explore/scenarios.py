@@ -140,7 +140,7 @@ def interrupt(world: World) -> None:
 
 
 def until_stopped(job: Job) -> None:
-    """A handler that works for a minute, and stops when it is told to."""
+    """A handler that works for a minute, and stops at the signal."""
     job.wait(60)
     job.check()
 

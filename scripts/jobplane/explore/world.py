@@ -242,7 +242,7 @@ _URANDOM = os.urandom
 
 
 class _Discarded(io.TextIOBase):
-    """Standard output of the functions: nobody reads it."""
+    """Standard output of the functions, which is dropped."""
 
     def write(self, text: str) -> int:
         return len(text)
@@ -277,7 +277,7 @@ class World:
         self.flows = Flows(lambda: self.scheduler)
         self.watchers: list[Watcher] = []
         self.checks: list[Callable[[], None]] = []
-        """Called when a program says that something has happened which is no change of a row."""
+        """Called when a program reports an event without a changed row."""
         self.programs: dict[str, Any] = {}
         """What scenarios keep about their programs, for the guarantees."""
         self.clock = SimulatedTime(lambda: self.scheduler)
@@ -552,7 +552,7 @@ class World:
     def _is_certain(self, operation: str, parameters: Row) -> bool:
         """Whether the call reads a part of an index in which there is nothing: the sweeper does.
 
-        It is no point: what could come in between would be found by the next sweep.
+        It is not a point: what could come in between would be found by the next sweep.
         """
         if operation != "Query" or "IndexName" not in parameters:
             return False
@@ -709,7 +709,7 @@ class World:
 
 
 class InvocationError(Exception):
-    """An invocation for which somebody waits has failed."""
+    """An invocation for which a task waits has failed."""
 
     def __init__(self, outcome: str, answer: Any) -> None:
         super().__init__(f"{outcome}: {answer!r}")
