@@ -190,6 +190,20 @@ def test_each_json_type_has_its_dynamodb_type() -> None:
     assert keys.from_value({"BS": [b"\x00", "AQ=="]}) == ["AA==", "AQ=="]
 
 
+def test_a_long_value_is_stored_in_little_room() -> None:
+    """Shorter ones are stored as they are."""
+    values = {"files": [{"name": "ä.txt", "size": 1.5, "none": None}] * 8000, "parts": [True]}
+    item = keys.to_item(keys.packed(values))
+    assert (item["files"].keys(), keys.item_size(item) < 20_000) == ({"B"}, True)
+    assert item["parts"] == keys.to_value([True])
+    assert keys.from_item(item) == values
+
+
+def test_a_value_that_is_too_long_to_be_read_is_not_stored() -> None:
+    with pytest.raises(ValueError, match="more than 16777216 bytes"):
+        keys.packed({"text": "x" * 16 * 1024 * 1024})
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1}, frozenset(), 1j])
 def test_a_value_that_dynamodb_can_not_store_is_refused(value: object) -> None:
     with pytest.raises(TypeError):

@@ -5,7 +5,9 @@ rows of Jobplane consist of.
 """
 
 import base64
+import json
 import math
+import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,16 @@ type Value = dict[str, Any]
 
 # DynamoDB's limit.
 MAX_ITEM_BYTES = 400 * 1024
+# A value of fewer bytes is stored as it is, readable in the console.
+PACK_ABOVE_BYTES = 128 * 1024
+MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+_PACKED = b"json+zlib:"
+
+
+class Packed(bytes):
+    """A JSON value as compressed bytes, which `from_value` returns as the value."""
+
+    __slots__ = ()
 
 
 def to_item(values: Mapping[str, Any]) -> dict[str, Value]:
@@ -53,6 +65,23 @@ def item_size(item: Mapping[str, Value]) -> int:
     return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
 
 
+def packed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An item's values as they are stored: those of more than 128 KB as compressed JSON.
+
+    A list of files becomes a fifth of its size. Raises ValueError for a value above 16 MiB.
+    """
+    return {name: _packed(value) for name, value in values.items()}
+
+
+def _packed(value: Any) -> Any:
+    if _value_size(to_value(value)) <= PACK_ABOVE_BYTES:
+        return value
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"the value has more than {MAX_UNPACKED_BYTES} bytes")
+    return Packed(_PACKED + zlib.compress(text))
+
+
 def to_value(value: Any) -> Value:
     """One JSON value in DynamoDB's typed form. Raises TypeError for a value that is not JSON."""
     match value:
@@ -67,7 +96,7 @@ def to_value(value: Any) -> Value:
         case float() if math.isfinite(value):
             return {"N": repr(value)}
         case bytes():
-            return {"B": value}
+            return {"B": bytes(value)}
         case Mapping():
             return {"M": to_item(value)}
         case list() | tuple():
@@ -78,7 +107,10 @@ def to_value(value: Any) -> Value:
 
 
 def from_value(value: Value) -> Any:
-    """One typed value as a JSON value; binary becomes base64 text. Raises TypeError."""
+    """One typed value as a JSON value; raises TypeError for another type.
+
+    A value that `packed` has compressed becomes itself, other binary base64 text.
+    """
     ((kind, content),) = value.items()
     match kind:
         case "S" | "BOOL":
@@ -96,7 +128,7 @@ def from_value(value: Value) -> Any:
         case "NS":
             return [_number(part) for part in content]
         case "B":
-            return _text(content)
+            return _unpacked(content)
         case "BS":
             return [_text(part) for part in content]
     raise TypeError(f"unknown DynamoDB type {kind!r}")
@@ -132,6 +164,13 @@ def _value_size(value: Value) -> int:
         case "SS" | "NS" | "BS":
             return sum(_value_size({kind[0]: part}) for part in content)
     return 1
+
+
+def _unpacked(binary: bytes | str) -> Any:
+    if isinstance(binary, str) or not binary.startswith(_PACKED):
+        return _text(binary)
+    data = binary.removeprefix(_PACKED)
+    return json.loads(zlib.decompressobj().decompress(data, MAX_UNPACKED_BYTES))
 
 
 def _text(binary: bytes | str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from jobplane_keys import packed
 from jobplane_leases._errors import LeaseLostError
 from jobplane_leases._writes import Row, Written, assignment, update
 
@@ -29,7 +30,7 @@ def write_assembly(
     Returns the new document. Raises LeaseLostError if another worker has written it. `now` is in
     epoch seconds; `patient_until` is explained at `update`.
     """
-    change, values = assignment({**changes, "rev": (rev or 0) + 1}, remove)
+    change, values = assignment({**packed(changes), "rev": (rev or 0) + 1}, remove)
     if rev is None:
         condition = "attribute_not_exists(assembly_id) OR #ttl <= :read_at"
         values["read_at"] = int(now)

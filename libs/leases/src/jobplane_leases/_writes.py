@@ -31,7 +31,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from jobplane_keys import from_item, to_item
+from jobplane_keys import from_item, packed, to_item
 
 type Row = dict[str, Any]
 
@@ -155,7 +155,7 @@ def create(
     made = {**item, "write_id": new_write_id()}
     parameters: dict[str, Any] = {
         "TableName": table,
-        "Item": to_item(made),
+        "Item": to_item(packed(made)),
         "ConditionExpression": condition,
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
