@@ -564,6 +564,35 @@ def test_a_caller_sets_the_limit_of_the_output() -> None:
     assert sink.files == []
 
 
+@pytest.mark.parametrize("own", [None, 10])
+@pytest.mark.parametrize("name", ["/file/decompress", "/document/split"])
+def test_what_is_left_of_a_limit_holds_for_every_robot(name: str, own: int | None) -> None:
+    """In addition to the run's own limit, also where the robot has its own."""
+    data = gzip.compress(b"a" * 10)
+    context = RobotContext(left_bytes=9, max_output_bytes=own)
+    options = {"bytes": 5} if name == "/document/split" else {}
+    with pytest.raises(robots.FileTooLargeError, match="allowed, 9 bytes"):
+        get_robot(name).run(file(data), options, MemorySink(), context)
+
+
+@pytest.mark.parametrize(
+    "header", [b"c" * 300_000, b",".join(b"%d" % n for n in range(10_000)), b"a,b"]
+)
+def test_the_metadata_of_an_output_is_short(header: bytes) -> None:
+    """However long or many the names of the columns are."""
+    _, sink = run("/csv/to-ndjson", file(header + b"\n", "a.csv"))
+    (output,) = sink.files
+    assert len(json.dumps(output.meta)) <= 17 * 1024
+    assert (output.meta.get("shortened") == ["columns"]) is (header != b"a,b")
+    assert output.meta["rows"] == 0
+
+
+def test_a_table_has_at_most_16384_columns() -> None:
+    names = ",".join(f'"{n}":0' for n in range(16_385))
+    with pytest.raises(robots.MalformedInputError, match="at most 16384"):
+        run("/ndjson/to-csv", file(b"{" + names.encode() + b"}\n", "a.ndjson"))
+
+
 class Discarding:
     """A sink with one output, of which it keeps the size alone."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Buffer, Callable, Iterator, Mapping
 from contextlib import closing
@@ -17,6 +18,8 @@ CHUNK_BYTES = 256 * 1024
 # What a run may write unless its robot or its caller sets other limits.
 MAX_GROWTH = 100
 SMALL_OUTPUT_BYTES = 16 * 1024 * 1024
+# Of an output's metadata, as JSON.
+MAX_META_BYTES = 16 * 1024
 
 
 def _no_progress(_bytes_read: int) -> None:
@@ -87,11 +90,13 @@ class RobotContext:
     and with 0 while a robot works without reading. To cancel a run, raise an exception in it: the
     input is closed, all outputs of the run are aborted, and the exception is raised unchanged.
     `max_output_bytes` limits what a run writes, all outputs together; None: 100 times what it has
-    read, and at least 16 MiB.
+    read, and at least 16 MiB. `left_bytes` is what it may write in addition to that limit: what is
+    left of a limit for several runs.
     """
 
     advance: Callable[[int], None] = _no_progress
     max_output_bytes: int | None = None
+    left_bytes: float = math.inf
 
     def open(self, source: RobotInput) -> InputStream:
         """Open the input and count what is read; use it in a `with` statement."""
@@ -137,6 +142,25 @@ class Sink(Protocol):
         ...
 
 
+def bound_meta(meta: dict[str, Any]) -> None:
+    """Shorten an output's metadata to 16 KiB of JSON; `shortened` then has the names.
+
+    Lists lose their last entries, other values are removed, the largest first.
+    """
+    sizes = {name: len(json.dumps(value, default=str)) for name, value in meta.items()}
+    shortened = set()
+    while sizes and sum(sizes.values()) + sum(map(len, sizes)) > MAX_META_BYTES:
+        name = max(sizes, key=lambda each: sizes[each])
+        shortened.add(name[:100])
+        if isinstance(meta[name], list) and len(meta[name]) > 1:
+            meta[name] = meta[name][: len(meta[name]) // 2]
+            sizes[name] = len(json.dumps(meta[name], default=str))
+        else:
+            del meta[name], sizes[name]
+    if shortened:
+        meta["shortened"] = sorted(shortened)[:100]
+
+
 def copy_input(source: RobotInput, writer: Writer) -> None:
     """Write an input to an output; close it, or abort it if that fails."""
     try:
@@ -180,6 +204,7 @@ class Output:
     def close(self) -> None:
         """Store the output; further calls have no effect."""
         if not self._closed:
+            bound_meta(self.meta)
             self._writer.close()
             self._closed = True
 
@@ -234,13 +259,14 @@ class Outputs:
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > (most := self._max_bytes()):
-            raise FileTooLargeError(f"gives more output than allowed, {most} bytes")
+            raise FileTooLargeError(f"gives more output than allowed, {most:.0f} bytes")
 
     def commit(self) -> None:
         """Close the open outputs, then store the forwarded inputs."""
         for output in self._created:
             output.close()
         for source, meta in self._forwards:
+            bound_meta(meta)
             self._sink.forward(source, name=safe_name(source.name), meta=meta)
 
     def abort(self, cause: BaseException) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from jobplane_robots._io import (
 from jobplane_robots._names import safe_name
 
 ROBOT_NAME = re.compile(r"/[a-z0-9_-]+/[a-z0-9_-]+")
+MAX_SIZE = 2**53  # of an option that counts bytes or lines
 STEP_KEYS = frozenset({"robot", "use"})  # keys of a template's step; options can't have these names
 
 
@@ -116,9 +116,12 @@ class Robot:
         return replace(result, warnings=tuple(f"{name}: {text}" for text in result.warnings))
 
     def _max_output_bytes(self, bytes_read: int, context: RobotContext) -> float:
+        own = max(SMALL_OUTPUT_BYTES, MAX_GROWTH * bytes_read)
         if context.max_output_bytes is not None:
-            return context.max_output_bytes
-        return math.inf if self.limits_growth else max(SMALL_OUTPUT_BYTES, MAX_GROWTH * bytes_read)
+            own = context.max_output_bytes
+        elif self.limits_growth:
+            return context.left_bytes
+        return min(own, context.left_bytes)
 
     def _problems(self, error: ValidationError) -> list[OptionProblem]:
         known = ", ".join(sorted(self.options.model_fields)) or "none"

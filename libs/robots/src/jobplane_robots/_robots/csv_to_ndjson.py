@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from json.encoder import encode_basestring
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from jobplane_robots._csv import Encoding, Rows, suspected
 from jobplane_robots._errors import MalformedInputError
@@ -39,7 +39,7 @@ class CsvToNdjsonOptions(RobotOptions):
     header: bool = True
     columns: ColumnNames | None = None
     on_error: Literal["fail", "drop"] = "fail"
-    max_field_length: Annotated[int, Field(ge=1)] = MIB
+    max_field_length: MaxRecordBytes = MIB
     max_row_length: MaxRecordBytes = 4 * MIB
     max_reported: MaxReported = 20
 

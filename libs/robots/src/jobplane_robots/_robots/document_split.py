@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from jobplane_robots._errors import FileTooLargeError, MalformedInputError
 from jobplane_robots._io import Output, Outputs, RobotContext, RobotInput, RobotResult
 from jobplane_robots._names import derived_name
-from jobplane_robots._robot import RobotOptions, robot
+from jobplane_robots._robot import MAX_SIZE, RobotOptions, robot
 
 
 class DocumentSplitOptions(RobotOptions):
@@ -20,8 +20,8 @@ class DocumentSplitOptions(RobotOptions):
     part may end within a line or a character.
     """
 
-    lines: Annotated[int | None, Field(ge=1)] = None
-    bytes: Annotated[int | None, Field(ge=1)] = None
+    lines: Annotated[int | None, Field(ge=1, le=MAX_SIZE)] = None
+    bytes: Annotated[int | None, Field(ge=1, le=MAX_SIZE)] = None
     max_parts: Annotated[int, Field(ge=1, le=9999)] = 1000
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from jobplane_robots._io import (
     RobotResult,
 )
 from jobplane_robots._names import safe_name
-from jobplane_robots._robot import RobotOptions, robot
+from jobplane_robots._robot import MAX_SIZE, RobotOptions, robot
 
 GIB = 1024**3
 GZIP = 16 + zlib.MAX_WBITS
@@ -27,14 +27,16 @@ PIECE_BYTES = 16 * 1024
 GZIP_FIRST_BYTE = 0x1F
 # The ratio is not checked below this output: small files of repeated bytes may have any ratio.
 RATIO_FREE_BYTES = 16 * 1024 * 1024
+# Of deflate, a little more than it can reach.
+MAX_RATIO = 1100
 
 
 class FileDecompressOptions(RobotOptions):
     """The format, and the limits of the output: in bytes, and as a multiple of the file's size."""
 
     format: Literal["gzip"] = "gzip"
-    max_bytes: Annotated[int, Field(ge=1)] = 10 * GIB
-    max_ratio: Annotated[int, Field(ge=1)] = 500
+    max_bytes: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 10 * GIB
+    max_ratio: Annotated[int, Field(ge=1, le=MAX_RATIO)] = 500
 
 
 @robot("/file/decompress", options=FileDecompressOptions, limits_growth=True)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from jobplane_robots._errors import FileDeclinedError
 from jobplane_robots._io import Outputs, RobotContext, RobotInput, RobotResult
 from jobplane_robots._names import safe_name
-from jobplane_robots._robot import RobotOptions, robot
+from jobplane_robots._robot import MAX_SIZE, RobotOptions, robot
 
 _MIME_GLOB = re.compile(r"[a-z0-9!#$&^_.+*-]+/[a-z0-9!#$&^_.+*-]+")
 
@@ -36,10 +36,10 @@ Extension = Annotated[str, AfterValidator(_extension)]
 class FileCriteria(RobotOptions):
     """Criteria for a file; a list is met if one of its entries is."""
 
-    mime: Annotated[list[MimeGlob] | None, Field(min_length=1)] = None
-    extension: Annotated[list[Extension] | None, Field(min_length=1)] = None
-    min_bytes: Annotated[int | None, Field(ge=0)] = None
-    max_bytes: Annotated[int | None, Field(ge=0)] = None
+    mime: Annotated[list[MimeGlob] | None, Field(min_length=1, max_length=1000)] = None
+    extension: Annotated[list[Extension] | None, Field(min_length=1, max_length=1000)] = None
+    min_bytes: Annotated[int | None, Field(ge=0, le=MAX_SIZE)] = None
+    max_bytes: Annotated[int | None, Field(ge=0, le=MAX_SIZE)] = None
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:

@@ -14,7 +14,9 @@ from jobplane_robots._robot import RobotOptions, robot
 class FileHashOptions(RobotOptions):
     """The digests to compute."""
 
-    algorithms: Annotated[list[Literal["md5", "sha1", "sha256"]], Field(min_length=1)] = ["sha256"]
+    algorithms: Annotated[
+        list[Literal["md5", "sha1", "sha256"]], Field(min_length=1, max_length=3)
+    ] = ["sha256"]
 
 
 @robot("/file/hash", options=FileHashOptions)

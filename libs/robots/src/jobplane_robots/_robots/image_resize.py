@@ -78,7 +78,7 @@ class ImageResizeOptions(RobotOptions):
     quality: Annotated[int, Field(ge=1, le=100)] = 85
     strip: bool = False
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000)] = 50_000_000
-    max_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
+    max_bytes: Annotated[int, Field(ge=1, le=1024 * MIB)] = 64 * MIB
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
