@@ -55,6 +55,7 @@ from jobplane_keys import (
     link_signer,
     new_result_id,
     new_upload_id,
+    packed,
     parse_iso_time,
     query_items,
     read_item,
@@ -123,6 +124,12 @@ LINK_SECONDS = 3600
 MAX_TEXT_LENGTH = 1000
 MAX_FOLLOWERS = 100
 MAX_DOCUMENT_BYTES = 350 * 1024
+# What the steps of an assembly make together, and what they say.
+MAX_RESULTS = 2000
+MAX_WARNINGS = 100
+MAX_OUTPUT_GROWTH = 500
+SMALL_OUTPUT_BYTES = 256 * 1024 * 1024
+MAX_OUTPUT_BYTES = 100 * 1024**3
 PART_BYTES = 8 * 1024 * 1024
 MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 
@@ -573,8 +580,9 @@ class Assembly:
             self._ended = "lease_until" in remove
             document = {**self.document, **changes, "followers": None}
             # An end adds little, and must be written.
-            if not self._ended and item_size(to_item(document)) > MAX_DOCUMENT_BYTES:
-                raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
+            if not self._ended and item_size(to_item(packed(document))) > MAX_DOCUMENT_BYTES:
+                text = f"The files' descriptions take more than {MAX_DOCUMENT_BYTES} bytes"
+                raise AssemblyError("PROCESSING_ERROR", f"{text}; send fewer files at a time")
             self.document = write_assembly(
                 dynamodb,
                 ASSEMBLIES,
@@ -1005,9 +1013,21 @@ def run_steps(assembly: Assembly, template: Template) -> None:
             results={**assembly.document["results"], step.name: files},
             steps_completed=number + 1,
             bytes_usage=assembly.document["bytes_usage"] + usage,
-            warnings=assembly.document["warnings"] + warnings,
+            warnings=first_warnings(assembly.document["warnings"] + warnings),
         )
     meter.end()
+
+
+def first_warnings(warnings: list[str]) -> list[str]:
+    """The first warnings; the last one then says that there were more."""
+    if len(warnings) <= MAX_WARNINGS:
+        return warnings
+    return [*warnings[: MAX_WARNINGS - 1], "there are more warnings"]
+
+
+def output_limit(received: int) -> int:
+    """The bytes that the steps of an assembly may write together, for the bytes it received."""
+    return min(MAX_OUTPUT_BYTES, max(SMALL_OUTPUT_BYTES, MAX_OUTPUT_GROWTH * received))
 
 
 def run_step(
@@ -1019,8 +1039,14 @@ def run_step(
 ) -> tuple[list[Row], list[str]]:
     """Run one step for its files; return result entries and warnings.
 
-    The upload from which each new file was made is added to `origin`.
+    The upload from which each new file was made is added to `origin`. Raises AssemblyError if the
+    steps have made more files or bytes than they may.
     """
+    document = assembly.document
+    made = sum(map(len, document["results"].values()))
+    left = output_limit(document["bytes_received"]) - sum(
+        file["size"] for files in document["results"].values() for file in files
+    )
     files: list[Row] = []
     warnings: list[str] = []
     taken: set[str] = set()
@@ -1028,11 +1054,17 @@ def run_step(
         original_id = origin[str(source.handle)]
         prefix = result_prefix(assembly.id, step.name, assembly.attempt)
         sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
-        result = step.run(source, sink, RobotContext(advance=meter.advance))
-        warnings += result.warnings
+        result = step.run(source, sink, RobotContext(meter.advance, left_bytes=left))
+        warnings += [text[:MAX_TEXT_LENGTH] for text in result.warnings]
+        left -= sum(stored.size for stored in sink.objects)
+        if left < 0:
+            raise AssemblyError("FILE_TOO_LARGE", "The steps write more than the job may")
         for stored in sink.objects:
             origin[stored.key] = original_id
             files.append(result_entry(stored, original_id))
+        if made + len(files) > MAX_RESULTS:
+            text = f"The steps make more than {MAX_RESULTS} files; send fewer files at a time"
+            raise AssemblyError("FILE_TOO_LARGE", text)
     return files, warnings
 
 

@@ -13,8 +13,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from jobplane_keys import assembly_id, owner_key, public_assembly, upload_prefix
+from jobplane_keys import (
+    MAX_ITEM_BYTES,
+    assembly_id,
+    from_value,
+    item_size,
+    owner_key,
+    packed,
+    public_assembly,
+    upload_prefix,
+)
 from jobplane_models.assemblies import AssemblyDocument
+from jobplane_models.payloads import MAX_FILES
 from jobplane_robots import RobotError, load_templates
 from tests.unit.stack import (
     BUCKET,
@@ -890,8 +900,59 @@ def test_a_worker_that_wakes_up_late_deletes_nothing(assemblies: Assemblies, sec
 def test_a_job_fails_before_its_document_exceeds_an_item(assemblies: Assemblies) -> None:
     assemblies.processor.set(MAX_DOCUMENT_BYTES=1000)
     row = assemblies.run_archive()
-    text = "The job makes more files than it may"
+    text = "The files' descriptions take more than 1000 bytes; send fewer files at a time"
     assert failure(assemblies, row) == ("PROCESSING_ERROR", text)
+
+
+def test_a_thousand_files_end_well(assemblies: Assemblies) -> None:
+    """With names of 255 characters; their document and their request fit into their items."""
+    assemblies.step("kept", "/file/filter", accepts={"mime": ["text/*"]})
+    entries = [upload(f"{n:.>251}.txt", b"%d" % n) for n in range(MAX_FILES)]
+    assemblies.stack.upload(entries[0]["key"], b"0")
+    for entry in entries[1:]:
+        entry |= {"key": entries[0]["key"], "md5hash": entries[0]["md5hash"]}
+    row = assemblies.processor.run(packed(job_of("t", *entries)))
+    document = assemblies.document(row)
+    assert (row["status"], document["ok"]) == ("COMPLETED", "ASSEMBLY_COMPLETED")
+    names = [file["name"] for file in document["results"]["kept"]]
+    assert names == [entry["name"] for entry in entries]
+    for table, key in (("assemblies", "assembly_id"), ("requests", "request_id")):
+        (item,) = assemblies.stack.dynamodb.scan(TableName=PREFIX + table)["Items"]
+        assert from_value(item[key]) == row[key]
+        assert item_size(item) < MAX_ITEM_BYTES
+    (message,) = assemblies.processor.terminal()
+    assert message["result"].keys() == {"url"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"MAX_RESULTS": 5}, "The steps make more than 5 files; send fewer files at a time"),
+        (
+            {"SMALL_OUTPUT_BYTES": 15, "MAX_OUTPUT_GROWTH": 1},
+            "a-part-0004.txt: gives more output than allowed, 1 bytes",
+        ),
+        (
+            {"MAX_OUTPUT_BYTES": 7},
+            "a.txt: gives more output than allowed, 7 bytes",
+        ),
+    ],
+)
+def test_the_steps_of_a_job_have_one_limit(assemblies: Assemblies, limits: Row, text: str) -> None:
+    """Of files and of bytes, whatever each robot may."""
+    split: Row = {"robot": "/document/split", "lines": 1}
+    assemblies.templates(first=split | {"use": ":original"}, second=split | {"use": "first"})
+    assemblies.processor.set(**limits)
+    row = assemblies.run("t", assemblies.put("a.txt", b"1\n2\n3\n4\n"))
+    assert failure(assemblies, row) == ("FILE_TOO_LARGE", text)
+
+
+def test_a_job_keeps_its_first_warnings(assemblies: Assemblies) -> None:
+    assemblies.processor.set(MAX_WARNINGS=3)
+    assemblies.step("none", "/file/filter", accepts={"mime": ["image/*"]})
+    files = [assemblies.put(f"{n}.txt", b"%d" % n) for n in range(5)]
+    warnings = assemblies.document(assemblies.run("t", *files))["warnings"]
+    assert [text[:5] for text in warnings] == ["0.txt", "1.txt", "there"]
 
 
 def test_a_late_renewal_does_not_change_an_ended_document(assemblies: Assemblies) -> None:
