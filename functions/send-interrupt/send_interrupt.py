@@ -47,6 +47,7 @@ CREATE_QUEUES = os.environ.get("CREATE_QUEUES", "").lower() == "true"
 
 VISIBILITY_SECONDS = 60
 RETENTION_SECONDS = 24 * 3600
+MAX_EXPIRY = 2**53
 MAX_REASON = 1024
 
 telemetry = Telemetry("send-interrupt")
@@ -108,10 +109,11 @@ class Interrupt:
 
 def expiry_of(target: Mapping[str, Any]) -> float | None:
     """Epoch seconds at which the target's claim ends, None if unknown. Raises ValidationError."""
-    expiry = claim_expiry({"expiresAt": target.get("expiresAt")})
-    if expiry is None and target.get("expiresAt") is not None:
-        raise ValidationError("expiresAt", "epoch seconds are required")
-    return expiry
+    given = target.get("expiresAt")
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (is_number and 0 <= given <= MAX_EXPIRY):
+        raise ValidationError("expiresAt", f"epoch seconds are required, from 0 to {MAX_EXPIRY}")
+    return claim_expiry({"expiresAt": given})
 
 
 def skip_reason(interrupt: Interrupt, now: float) -> str | None:

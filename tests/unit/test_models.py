@@ -1,5 +1,7 @@
 """jobplane_models: accepted and refused input."""
 
+import copy
+import math
 from typing import Any
 
 import pytest
@@ -92,3 +94,60 @@ def test_a_report_covers_a_year_at_most(end: str, valid: bool) -> None:
     else:
         with pytest.raises(ValidationError, match="longer than 365 days"):
             payloads.GenerateReport.model_validate(report)
+
+
+NESTED: dict[str, Any] = {"a": []}
+for _ in range(15):
+    NESTED = {"a": [NESTED]}
+
+
+@pytest.mark.parametrize(
+    ("model", "payload", "field", "most"),
+    [
+        (ProcessAssembly, {"uploads": [FILE | {"key": "k"}]}, "uploads.0.size", 5 * 1024**4),
+        (CreateUpload, {"files": [FILE]}, "files.0.size", 5 * 1024**4),
+        (payloads.Subscribe, {"request_id": "r"}, "since_seq", 2**53),
+        (payloads.Delay, {}, "seconds", 60),
+        (payloads.Delay, {}, "steps", 1000),
+        (payloads.Delay, {}, "fail_at", 1000),
+    ],
+)
+def test_a_number_of_a_payload_is_a_number_within_its_bounds(
+    model: type[BaseModel], payload: dict[str, Any], field: str, most: int
+) -> None:
+    """JSON has numbers that no row can hold."""
+    if "template_id" in model.model_fields:
+        payload = payload | {"template_id": "t"}
+
+    def given(value: Any) -> dict[str, Any]:
+        changed: dict[str, Any] = copy.deepcopy(payload)
+        place: Any = changed
+        *path, last = field.split(".")
+        for name in path:
+            place = place[int(name) if name.isdigit() else name]
+        place[last] = value
+        return changed
+
+    model.model_validate(given(most))
+    for wrong in (most + 1, -1, 10**400, 1e308, math.inf, math.nan, True, "1", [1]):
+        with pytest.raises(ValidationError) as caught:
+            model.model_validate(given(wrong))
+        assert ".".join(map(str, caught.value.errors()[0]["loc"])) == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"), [(NESTED, True), ({"a": NESTED}, True), ({"a": {"b": NESTED}}, False)]
+)
+def test_fields_are_nested_32_levels_deep_at_most(fields: dict[str, Any], valid: bool) -> None:
+    payload = {"template_id": "t", "files": [FILE], "fields": fields}
+    if valid:
+        assert CreateUpload.model_validate(payload).model_dump(mode="json")["fields"] == fields
+        return
+    with pytest.raises(ValidationError, match="deeper than 32 levels"):
+        CreateUpload.model_validate(payload)
+
+
+@pytest.mark.parametrize("day", ["1999-12-31", "3000-01-01", "9999-12-31", "0001-01-01"])
+def test_a_report_is_of_days_that_have_a_next_one(day: str) -> None:
+    with pytest.raises(ValidationError, match="from 2000-01-01 to 2999-12-31"):
+        payloads.GenerateReport.model_validate({"start_date": day, "end_date": day})

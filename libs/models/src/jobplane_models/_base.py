@@ -95,6 +95,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+# The largest object of S3.
+MAX_OBJECT_BYTES = 5 * 1024**4
+
 # Spaces are allowed anywhere.
 _HEX_OR_BASE64 = r"^\s*(([0-9A-Fa-f]\s*){32}|([A-Za-z0-9+/]\s*){22}=\s*=\s*)$"
 
@@ -107,7 +110,7 @@ FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 MimeType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$", max_length=127)
 ]
-Bytes = Annotated[int, Field(ge=0), WHOLE]
+Bytes = Annotated[int, Field(ge=0, le=MAX_OBJECT_BYTES), WHOLE]
 WorkspaceId = Annotated[str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}$")]
 WorkspaceKey = Annotated[
     str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}#{WORKSPACE_ID_PATTERN}$")

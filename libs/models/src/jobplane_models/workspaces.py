@@ -223,7 +223,7 @@ class _InterruptTarget(Input):
 
     container_id: WorkspaceId | None = None
     thread_id: WorkspaceId | None = None
-    expires_at: float | None = None
+    expires_at: Annotated[float, Field(ge=0, le=MAX_FENCE, allow_inf_nan=False)] | None = None
 
 
 class NumberedTarget(_InterruptTarget):
