@@ -1164,12 +1164,15 @@ export interface Cancelled {
 }
 /**
  * The uploads of one assembly; `completed` is true if the assembly is already completed.
+ *
+ * If the message would be larger than 128 KB, `url` leads to an object with the list instead.
  */
 export interface CreatedUpload {
   assembly_id: string;
   completed: boolean;
   expires_at: string;
-  uploads: PresignedUpload[];
+  uploads?: PresignedUpload[];
+  url?: string;
 }
 /**
  * The URL for one file: PUT exactly the file of the request, with these headers.
@@ -1359,7 +1362,7 @@ export interface HealthRequest {
 export interface CreateUploadRequest {
   id?: string | null;
   action: "create_upload";
-  payload: CreateUpload;
+  payload: CreateUpload | StoredPayload;
   metadata?: SyncMetadata;
 }
 /**
@@ -1386,12 +1389,18 @@ export interface UploadFile {
   md5hash: string;
 }
 /**
+ * A payload that no message can carry: the key of an upload of the caller with its JSON.
+ */
+export interface StoredPayload {
+  payload_key: string;
+}
+/**
  * Runs a template over uploaded files; the result is the assembly document.
  */
 export interface ProcessAssemblyRequest {
   id?: string | null;
   action: "process_assembly";
-  payload: ProcessAssembly;
+  payload: ProcessAssembly | StoredPayload;
   metadata?: AsyncMetadata;
 }
 /**

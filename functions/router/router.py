@@ -47,6 +47,7 @@ from jobplane_keys import (
     link_signer,
     new_request_id,
     owner_key,
+    packed,
     parse_iso_time,
     read_item,
     request_key,
@@ -96,7 +97,12 @@ LINK_SECONDS = 3600
 SEEN_EVERY_SECONDS = 60
 # API Gateway closes a socket at a larger message.
 MAX_ANSWER_BYTES = 128 * 1024
+ENVELOPE_BYTES = 1024  # of an answer without its data
 MAX_FAULTS = 20
+# Of a payload in an object: the largest list of 1,000 files has 1.5 MB.
+MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
+# Actions whose payload may be in an object, since it may have 1,000 files.
+STORABLE = frozenset({"create_upload", "process_assembly"})
 
 session = botocore.session.get_session()
 config = Config(**CLIENT_OPTIONS)
@@ -189,15 +195,20 @@ def parse(body: Any) -> dict[str, Any]:
         raise RefusedError(
             ErrorCode.PAYLOAD_TOO_LARGE, f"The message has more than {MAX_MESSAGE_BYTES} bytes"
         )
+    return json_object_of(text, "The message")
+
+
+def json_object_of(text: str | bytes, what: str) -> dict[str, Any]:
+    """The JSON object of a text, which `what` names. Raises RefusedError."""
     try:
-        message = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        found = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         # Half a surrogate pair, or very deep nesting, is valid JSON that an answer can't contain.
-        json.dumps([[[[message]]]], ensure_ascii=False).encode()
+        json.dumps([[[[found]]]], ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text") from None
-    if not isinstance(message, dict):
-        raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not a JSON object")
-    return message
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, f"{what} is not JSON text") from None
+    if not isinstance(found, dict):
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, f"{what} is not a JSON object")
+    return found
 
 
 def envelope_faults(message: Mapping[str, Any]) -> list[Message]:
@@ -287,10 +298,13 @@ def renew_links(row: Mapping[str, Any]) -> None:
     if text is None:
         source = s3().get_object(Bucket=FILES_BUCKET, Key=row["source_key"])
         text = source["Body"].read().decode()
-    body = json.dumps(shown_result(row, text, sign_download), ensure_ascii=False).encode()
-    s3().put_object(
-        Bucket=FILES_BUCKET, Key=row["result_key"], Body=body, ContentType="application/json"
-    )
+    store_json(row["result_key"], shown_result(row, text, sign_download))
+
+
+def store_json(key: str, content: Any) -> None:
+    """Store JSON as an object, for what no message can carry."""
+    body = json.dumps(content, ensure_ascii=False).encode()
+    s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType="application/json")
 
 
 @cache
@@ -371,6 +385,34 @@ def request_of(owner: str, request_id: str, now: float) -> dict[str, Any]:
     return row
 
 
+def stored_payload(payload: Mapping[str, Any], connection: Mapping[str, Any]) -> Message:
+    """The payload that a client has uploaded, as it is now. Raises RefusedError."""
+    key = validated("StoredPayload", payload).payload_key
+    owner = owner_key(connection["tenant_id"], connection["user_id"])
+    field = "payload.payload_key"
+    if not key.startswith(upload_prefix(owner)):
+        raise RefusedError(
+            ErrorCode.FORBIDDEN,
+            "The payload's object is not an upload of yours",
+            details=[fault(field, "expected the key of an upload of yours")],
+        )
+    try:
+        body = s3().get_object(Bucket=FILES_BUCKET, Key=key, Range=f"bytes=0-{MAX_PAYLOAD_BYTES}")
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 404, 416):
+            raise
+        missing = [fault(field, "the object is missing or empty; upload it first")]
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR, "The payload has not been uploaded", details=missing
+        ) from error
+    if len(text := body["Body"].read()) > MAX_PAYLOAD_BYTES:
+        raise RefusedError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"The payload's object has more than {MAX_PAYLOAD_BYTES} bytes",
+        )
+    return json_object_of(text, "The payload's object")
+
+
 def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     """Store the request as a job for the processor, by one conditional PutItem.
 
@@ -398,7 +440,7 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     }
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
-    if item_size(to_item(row)) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
+    if item_size(to_item(packed(row))) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
         raise RefusedError(ErrorCode.PAYLOAD_TOO_LARGE, "The request is too large to be stored")
     _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now)
     if (stored["action"], stored["payload"]) != (request.action, payload):
@@ -567,22 +609,29 @@ def create_upload(request: Request) -> Message:
         and known.get("ttl", request.now) > request.now
     )
     prefix = f"{upload_prefix(request.owner)}{job}/"
-    return {
+    answer = {
         "assembly_id": job,
         "completed": completed,
         "expires_at": iso_time(request.now + LINK_SECONDS),
-        "uploads": [
-            {
-                "key": prefix + file.md5hash,
-                "name": file.name,
-                "size": file.size,
-                "mime": file.mime,
-                "md5hash": file.md5hash,
-                **sign_upload(prefix + file.md5hash, file),
-            }
-            for file in request.payload.files
-        ],
     }
+    uploads = [
+        {
+            "key": prefix + file.md5hash,
+            "name": file.name,
+            "size": file.size,
+            "mime": file.mime,
+            "md5hash": file.md5hash,
+            **sign_upload(prefix + file.md5hash, file),
+        }
+        for file in request.payload.files
+    ]
+    inline = {**answer, "uploads": uploads}
+    if len(encode_message(inline)) <= MAX_ANSWER_BYTES - ENVELOPE_BYTES:
+        return inline
+    folder = f"results/requests/{prefix.split('/')[1]}/{request.id}"
+    key = f"{folder}/uploads-{os.urandom(8).hex()}.json"
+    store_json(key, {"uploads": uploads})
+    return {**answer, "url": sign_download(key)}
 
 
 @action("process_assembly", mode="async", payload="ProcessAssembly")
@@ -745,6 +794,8 @@ def perform(
     telemetry.bind(action=found.name)
     metadata = message.get("metadata", {})
     payload = message.get("payload", {})
+    if found.name in STORABLE and "payload_key" in payload:
+        payload = stored_payload(payload, connection)
     request = Request(
         id=request_id,
         action=found.name,

@@ -1,7 +1,8 @@
 """The numbers of docs/operating.md are those of the code and of the stack of `prod`."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,15 +11,22 @@ from botocore.client import BaseClient
 
 import jobplane_keys as keys
 import jobplane_leases as leases
+import jobplane_robots._io as robots
 from jobplane.reference.documents import rows_of
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
 from jobplane_models import payloads
+from jobplane_models._base import MAX_OBJECT_BYTES
+from jobplane_robots import _registry as robots_registry
+from jobplane_robots._text import MAX_COLUMNS
 from jobplane_tokens import MAX_TOKEN_LENGTH
 
 ROOT = Repository.here().root
 DOCUMENT = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+BOUNDS = rows_of(DOCUMENT, "bounds")
+MADE_BY_AWS = re.compile(r"\.Records$|\.multiValue\w+$")
 HOUR, DAY = 3600, 24 * 3600
+MIB, GIB = 1024**2, 1024**3
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +86,90 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
     assert delivery.MAX_RECEIVES == max_receive_count(stack, "WebhooksQueue")
     assert jobs_mapping(stack)["batchSize"] == processor.CONCURRENT_REQUESTS
+
+
+def test_documented_bounds_are_those_of_the_code(stack: InProcess) -> None:
+    processor, router = stack.load("processor"), stack.load("router")
+    documented = {what: bound for what, bound, _ in BOUNDS}
+    expected = {
+        "a message to router": f"{keys.MAX_MESSAGE_BYTES // 1024} KB",
+        "a payload that was uploaded": f"{router.MAX_PAYLOAD_BYTES // MIB} MB",
+        "files of an assembly": f"1 to {payloads.MAX_FILES:,}",
+        "`fields` of an assembly": (
+            f"{payloads.MAX_FIELDS}, nested {payloads.MAX_FIELDS_DEPTH} levels deep"
+        ),
+        "days of a report": (
+            f"{payloads.MAX_REPORT_DAYS + 1}, from {payloads.FIRST_DAY.year}"
+            f" to {payloads.LAST_DAY.year}"
+        ),
+        "`seconds` of a `delay`": f"0 to {payloads.MAX_DELAY_SECONDS}",
+        "output of a robot's run": (
+            f"{robots.MAX_GROWTH} times what it has read, or {robots.SMALL_OUTPUT_BYTES // MIB} MiB"
+        ),
+        "output of a job's steps together": (
+            f"{processor.MAX_OUTPUT_GROWTH} times what it has received, or "
+            f"{processor.SMALL_OUTPUT_BYTES // MIB} MiB; {processor.MAX_OUTPUT_BYTES // GIB} GiB"
+        ),
+        "files that a job makes, links of an answer": f"{processor.MAX_RESULTS:,}",
+        "warnings of a job": (
+            f"{processor.MAX_WARNINGS} of {processor.MAX_TEXT_LENGTH:,} characters"
+        ),
+        "metadata of an output": f"{robots.MAX_META_BYTES // 1024} KiB",
+        "columns of a table": f"{MAX_COLUMNS:,}",
+        "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",
+    }
+    assert {what: documented[what] for what in expected} == expected
+    assert documented["an answer of router"].startswith(f"{router.MAX_ANSWER_BYTES // 1024} KB;")
+    assert documented["`size` of a file"].startswith(f"0 to {MAX_OBJECT_BYTES // 1024**4} TiB,")
+
+
+def test_every_documented_bound_names_tests_that_exist() -> None:
+    named = {row[0]: set(re.findall("`(test_[a-z0-9_]+)`", row[2])) for row in BOUNDS}
+    known = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert {
+        what: names - known for what, names in named.items() if names - known or not names
+    } == {}
+
+
+def unbounded(schema: Any, place: str, definitions: Mapping[str, Any]) -> Iterator[str]:
+    """The numbers and lists of a JSON Schema that have no lower or no upper bound."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if schema.get("type") in ("integer", "number") and "const" not in schema:
+        lower, upper = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+        if not (lower & schema.keys() and upper & schema.keys()):
+            yield place
+    if schema.get("type") == "array" and "maxItems" not in schema:
+        yield place
+    named = {**schema.get("properties", {}), "*": schema.get("additionalProperties")}
+    for name, part in named.items():
+        if isinstance(part, dict):
+            yield from unbounded(part, place if name == "*" else f"{place}.{name}", definitions)
+    several = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), schema.get("items", {})]
+    for part in several:
+        yield from unbounded(part, place, definitions)
+
+
+def test_every_number_of_an_input_has_both_bounds() -> None:
+    """Also every list; those of events that AWS makes are AWS's own."""
+    folder, found = ROOT / "contracts/json-schema", list[str]()
+    names = ["socket/client-request", "http/batch-request", "job-flow/input"]
+    names += [
+        str(path.relative_to(folder))[:-5]
+        for pattern in ("functions/*/operations/*.json", "functions/*/input.json")
+        for path in folder.glob(pattern)
+    ]
+    for name in names:
+        schema = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        found += unbounded(schema, name, schema.get("$defs", {}))
+    for name in robots_registry.BUILT_IN:
+        schema = robots_registry.get_robot(name).options.model_json_schema()
+        found += unbounded(schema, name, schema.get("$defs", {}))
+    assert [place for place in found if not MADE_BY_AWS.search(place)] == []
 
 
 # Clients that wait longer for an answer, in seconds.

@@ -46,12 +46,16 @@ class PresignedUpload(Open):
 
 
 class CreatedUpload(Open):
-    """The uploads of one assembly; `completed` is true if the assembly is already completed."""
+    """The uploads of one assembly; `completed` is true if the assembly is already completed.
+
+    If the message would be larger than 128 KB, `url` leads to an object with the list instead.
+    """
 
     assembly_id: AssemblyId
     completed: bool
     expires_at: IsoTime
-    uploads: list[PresignedUpload]
+    uploads: list[PresignedUpload] | None = None
+    url: str | None = None
 
 
 class StoredProgress(Open):

@@ -4,7 +4,7 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from jobplane_models._base import (
     WHOLE,
@@ -20,18 +20,35 @@ from jobplane_models._base import (
 MAX_FILES = 1000
 MAX_REPORT_DAYS = 365
 MAX_DELAY_SECONDS = 60
+MAX_FIELDS = 100
+MAX_FIELDS_DEPTH = 32
+MAX_SEQ = 2**53
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 
 
 def _iso_date(value: object) -> date:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         raise ValueError("expected a date as YYYY-MM-DD")
-    return date.fromisoformat(value)
+    day = date.fromisoformat(value)
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise ValueError(f"expected a date from {FIRST_DAY} to {LAST_DAY}")
+    return day
+
+
+def _shallow(fields: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [fields]
+    for _ in range(MAX_FIELDS_DEPTH + 1):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [part for parts in inner for part in parts if isinstance(part, dict | list)]
+    if level:
+        raise ValueError(f"nested deeper than {MAX_FIELDS_DEPTH} levels; use fewer levels")
+    return fields
 
 
 UserId = Annotated[str, StringConstraints(max_length=128)]
 ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 IsoDate = Annotated[date, BeforeValidator(_iso_date)]
-Fields = Annotated[dict[str, Any], Field(max_length=100)]
+Fields = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS), AfterValidator(_shallow)]
 
 
 class UploadFile(Strict):
@@ -63,6 +80,12 @@ class ProcessAssembly(Strict):
     template_id: TemplateId
     uploads: Annotated[list[UploadedFile], Field(min_length=1, max_length=MAX_FILES)]
     fields: Fields = {}
+
+
+class StoredPayload(Strict):
+    """A payload that no message can carry: the key of an upload of the caller with its JSON."""
+
+    payload_key: ObjectKey
 
 
 class GenerateReport(Strict):
@@ -105,7 +128,7 @@ class Subscribe(RequestReference):
     permission `tenant:read`.
     """
 
-    since_seq: Annotated[int, Field(ge=0), WHOLE] | None = None
+    since_seq: Annotated[int, Field(ge=0, le=MAX_SEQ), WHOLE] | None = None
     user_id: UserId | None = None
 
 

@@ -11,6 +11,7 @@ from jobplane_models.payloads import (
     GenerateReport,
     ProcessAssembly,
     RequestReference,
+    StoredPayload,
     Subscribe,
     Unsubscribe,
 )
@@ -70,7 +71,7 @@ class CreateUploadRequest(_Request):
     """Returns a presigned URL for each file of an assembly."""
 
     action: Literal["create_upload"]
-    payload: CreateUpload
+    payload: CreateUpload | StoredPayload
     metadata: SyncMetadata = SyncMetadata()
 
 
@@ -78,7 +79,7 @@ class ProcessAssemblyRequest(_Request):
     """Runs a template over uploaded files; the result is the assembly document."""
 
     action: Literal["process_assembly"]
-    payload: ProcessAssembly
+    payload: ProcessAssembly | StoredPayload
     metadata: AsyncMetadata = AsyncMetadata()
 
 
