@@ -149,8 +149,8 @@ def unbounded(schema: Any, place: str, definitions: Mapping[str, Any]) -> Iterat
     for name, part in named.items():
         if isinstance(part, dict):
             yield from unbounded(part, place if name == "*" else f"{place}.{name}", definitions)
-    several = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), schema.get("items", {})]
-    for part in several:
+    items = [schema["items"]] if "items" in schema else []
+    for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *items):
         yield from unbounded(part, place, definitions)
 
 

@@ -54,7 +54,7 @@ class CreatedUpload(Open):
     assembly_id: AssemblyId
     completed: bool
     expires_at: IsoTime
-    uploads: list[PresignedUpload] | None = None
+    uploads: list[PresignedUpload] = []
     url: str | None = None
 
 
