@@ -125,7 +125,7 @@ MAX_TEXT_LENGTH = 1000
 MAX_FOLLOWERS = 100
 MAX_DOCUMENT_BYTES = 350 * 1024
 # What the steps of an assembly make together, and what they say.
-MAX_RESULTS = 2000
+MAX_RESULTS = 4000
 MAX_WARNINGS = 100
 MAX_OUTPUT_GROWTH = 500
 SMALL_OUTPUT_BYTES = 256 * 1024 * 1024
@@ -529,6 +529,8 @@ class Assembly:
         self.job = job
         self.template = template
         self.document = document
+        # As it is stored; a worker does not change those who wait for its end.
+        self._stored = packed({**document, "followers": None})
         self._lock = threading.Lock()
         self._ended = False
 
@@ -578,11 +580,16 @@ class Assembly:
             if self._ended:
                 return
             self._ended = "lease_until" in remove
-            document = {**self.document, **changes, "followers": None}
+            text = f"The files' descriptions take more than {MAX_DOCUMENT_BYTES} bytes"
+            too_long = AssemblyError("PROCESSING_ERROR", f"{text}; send fewer files at a time")
+            try:
+                changes = packed(changes)
+            except ValueError as error:
+                raise too_long from error
+            self._stored |= changes
             # An end adds little, and must be written.
-            if not self._ended and item_size(to_item(packed(document))) > MAX_DOCUMENT_BYTES:
-                text = f"The files' descriptions take more than {MAX_DOCUMENT_BYTES} bytes"
-                raise AssemblyError("PROCESSING_ERROR", f"{text}; send fewer files at a time")
+            if not self._ended and item_size(to_item(self._stored)) > MAX_DOCUMENT_BYTES:
+                raise too_long
             self.document = write_assembly(
                 dynamodb,
                 ASSEMBLIES,

@@ -178,7 +178,9 @@ class AnswerTooLargeError(RefusedRequestError):
     """413: only the documents of the first `fits` ids fit into one answer."""
 
     def __init__(self, fits: int) -> None:
-        remedy = f": ask for fewer ids at a time; the first {fits} fit" if fits else " to be sent"
+        remedy = ": ask the socket's action `status`, whose result is a link"
+        if fits:
+            remedy = f": ask for fewer ids at a time; the first {fits} fit"
         super().__init__(413, {"error": f"The answer is too large{remedy}", "fits": fits})
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import random
 import subprocess
 import sys
 import uuid
@@ -197,6 +198,31 @@ def test_a_long_value_is_stored_in_little_room() -> None:
     assert (item["files"].keys(), keys.item_size(item) < 20_000) == ({"B"}, True)
     assert item["parts"] == keys.to_value([True])
     assert keys.from_item(item) == values
+
+
+def test_a_thousand_files_and_the_results_of_three_steps_need_300_kb() -> None:
+    """Their ids and hashes are random, so that little else must be stored."""
+    chance = random.Random(1)
+
+    def entry(key: str, name: str, **more: Any) -> dict[str, Any]:
+        made = {"id": f"{key}_{chance.randbytes(16).hex()}", "name": name, "basename": name[:-4]}
+        made |= {"size": chance.randrange(10**7), "mime": "image/jpeg", "field": "file"}
+        return made | {"key": f"results/{key}/{name}", "md5hash": chance.randbytes(16).hex()} | more
+
+    names = [f"IMG_{chance.randrange(10**8)}_{chance.randrange(10**6)}.jpg" for _ in range(1000)]
+    uploads = [entry("upload", name) for name in names]
+    results = {
+        step: [
+            entry(
+                step, one["name"], original_id=one["id"], meta={"sha1": chance.randbytes(20).hex()}
+            )
+            for one in uploads
+        ]
+        for step in ("verified", "compressed", "hashed")
+    }
+    item = keys.to_item(keys.packed({"uploads": uploads, "results": results}))
+    assert keys.item_size(item) < 350 * 1024
+    assert keys.from_item(item) == {"uploads": uploads, "results": results}
 
 
 def test_a_value_that_is_too_long_to_be_read_is_not_stored() -> None:
