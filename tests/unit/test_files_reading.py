@@ -111,6 +111,12 @@ def test_a_token_belongs_to_its_question() -> None:
             read_token(token, question)
 
 
+def test_a_token_is_not_unpacked_to_more_than_8_mb() -> None:
+    """A caller can compute its digest, so it may be a bomb."""
+    with pytest.raises(ValueError, match="more than 8388608 bytes"):
+        read_token(make_token("x" * 8 * 1024 * 1024, "q"), "q")
+
+
 def a_budget(seconds: float = 9, full_bytes: int = 100) -> tuple[Budget, list[float]]:
     clock = [NOW]
     return Budget(deadline=NOW + seconds, clock=lambda: clock[0], full_bytes=full_bytes), clock

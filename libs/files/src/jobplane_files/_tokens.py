@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 _DIGEST_BYTES = 16
+_MAX_POSITION_BYTES = 8 * 1024 * 1024
 
 
 def make_token(position: Any, question: Any) -> str:
@@ -24,7 +25,10 @@ def read_token(token: str, question: Any) -> Any:
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if digest != _digest(question, payload):
         raise ValueError("is damaged, or belongs to another request")
-    return json.loads(zlib.decompress(payload))
+    text = zlib.decompressobj().decompress(payload, _MAX_POSITION_BYTES + 1)
+    if len(text) > _MAX_POSITION_BYTES:
+        raise ValueError(f"holds more than {_MAX_POSITION_BYTES} bytes")
+    return json.loads(text)
 
 
 def _digest(question: Any, payload: bytes) -> bytes:
