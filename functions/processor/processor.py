@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -92,7 +92,14 @@ from jobplane_robots import (
     load_templates,
     safe_name,
 )
-from jobplane_sockets import MANAGEMENT_OPTIONS, Outbox, forget_listener, listeners, post
+from jobplane_sockets import (
+    MANAGEMENT_OPTIONS,
+    Outbox,
+    forget_listener,
+    is_connected,
+    listeners,
+    post,
+)
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -409,14 +416,18 @@ class Job:
             self.halt(JobCancelledError())
 
     @contextmanager
-    def every(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    def every(
+        self, seconds: float, action: Callable[[], None], *, at_once: bool = False
+    ) -> Iterator[None]:
         """Call `action` every `seconds` within the block, in a thread of its own. LeaseLostError
         and JobCancelledError stop the job; other errors are logged.
         """
         over = threading.Event()
 
         def repeat() -> None:
-            while not over.wait(seconds):
+            wait = 0.0 if at_once else seconds
+            while not over.wait(wait):
+                wait = seconds
                 try:
                     action()
                 except (LeaseLostError, JobCancelledError) as error:
@@ -431,6 +442,20 @@ class Job:
             yield
         finally:
             over.set()
+
+    def while_connected(self) -> AbstractContextManager[None]:
+        """Cancel a job within the block that must end with its connection, when that is gone."""
+        if self.row.get("on_disconnect") != "cancel":
+            return nullcontext()
+        waited = time.time() - parse_iso_time(self.row["created_at"])
+        often = LEASE_SECONDS / 2
+        return self.every(often, self._check_origin, at_once=waited > often)
+
+    def _check_origin(self) -> None:
+        origin = self.row["connection_id"]
+        if not is_connected(dynamodb, management(), TABLE_PREFIX, origin, time.time()):
+            telemetry.info("connection gone", gone_connection_id=origin)
+            raise JobCancelledError
 
     def close(self) -> None:
         """Wait until all messages are posted, or for seconds if the endpoint does not answer."""
@@ -1271,7 +1296,7 @@ def attempt(job: Job) -> float | None:
         waited = started - parse_iso_time(row["created_at"])
         telemetry.metric("QueueLatency", waited * 1000, "Milliseconds")
     try:
-        with job:
+        with job, job.while_connected():
             if row.get("cancel_requested"):
                 raise JobCancelledError
             outcome = stored_result(job, run_of(row)(job))

@@ -62,6 +62,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
       ? join(`${emulator}/_aws/execute-api/`, { Ref: 'WebsocketsApi' }, `/${stage}`)
       : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, '.', domain, `/${stage}`),
     postToConnectionsArn: connections('POST'),
+    readConnectionsArn: connections('GET'),
     closeConnectionsArn: connections('DELETE'),
     sqsEndpoint: emulator || '',
     webhookSecretsArn: parameters(`/${service}/${stage}/webhooks/*`),

@@ -99,8 +99,12 @@ def fresh(function: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    with patch.dict(sys.modules, {path.stem: module}):
+    # Not patch.dict, which would forget the libs that the function is the first to import.
+    sys.modules[path.stem] = module
+    try:
         spec.loader.exec_module(module)
+    finally:
+        del sys.modules[path.stem]
     return module
 
 
@@ -125,6 +129,9 @@ class Sockets:
     def delete_connection(self, *, ConnectionId: str) -> None:  # noqa: N803  # API
         self._refuse(ConnectionId, "DeleteConnection")
         self.closed.append(ConnectionId)
+
+    def get_connection(self, *, ConnectionId: str) -> None:  # noqa: N803  # API
+        self._refuse(ConnectionId, "GetConnection")
 
     def _refuse(self, connection_id: str, operation: str) -> None:
         if connection_id in self.gone:

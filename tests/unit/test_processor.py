@@ -39,6 +39,7 @@ from tests.unit.stack import (
     connection,
     ended,
     event,
+    iso,
     keeping,
     message,
     request,
@@ -733,6 +734,55 @@ def test_a_job_ends_with_its_connection_without_a_disconnect_event(
 
     processor.action("delay", run)
     assert processor.run(request(on_disconnect=on_disconnect))["status"] == status
+
+
+def row_of_its_connection(stack: Stack, state: str) -> None:
+    """A connection without `$disconnect`: open, or gone in one of the ways that can be seen."""
+    stack.dynamodb.delete_item(
+        TableName=f"{PREFIX}connections", Key={"connection_id": {"S": "conn-1"}}
+    )
+    past = int(time.time()) - 1
+    expired = {"no more row": None, "old": {"ttl": past}, "no token": {"token_expires_at": past}}
+    if (changes := expired.get(state, {})) is not None:
+        stack.put("connections", connection(**changes))
+    if state == "closed":
+        stack.sockets.gone.add("conn-1")
+    if state == "unknown":
+        stack.sockets.failing["conn-1"] = (500, "InternalServerError")
+
+
+@pytest.mark.parametrize("age", [0, 3600], ids=["new", "after a long wait"])
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("no more row", "CANCELLED"), ("old", "CANCELLED"), ("no token", "CANCELLED"),
+     ("closed", "CANCELLED"), ("open", "COMPLETED"), ("unknown", "COMPLETED")],
+)  # fmt: skip
+def test_a_job_that_posts_nothing_ends_with_its_connection(
+    processor: Processor, stack: Stack, age: int, state: str, code: str
+) -> None:
+    """Without `$disconnect`; one that has waited is looked at when it begins."""
+    processor.set(LEASE_SECONDS=120 if age else 1)
+    row_of_its_connection(stack, state)
+    asked: list[Any] = []
+    look = processor.module.is_connected
+    processor.set(is_connected=lambda *given: asked.append(given) or look(*given))
+
+    def run(job: Any) -> Any:
+        until(lambda: asked)
+        job.sleep(0.3)
+        return {}
+
+    created = iso(time.time() - age)
+    row = processor.run(request(on_disconnect="cancel", created_at=created), job=run)
+    assert row["status"] == code
+
+
+def test_a_job_that_outlives_its_connection_asks_for_none(
+    processor: Processor, stack: Stack
+) -> None:
+    """Only one that is cancelled with its connection costs these calls."""
+    processor.set(is_connected=None, LEASE_SECONDS=1)
+    assert processor.run(job=lambda job: job.sleep(1.1) or {})["status"] == "COMPLETED"
 
 
 def test_subscribers_get_messages_without_the_origin(processor: Processor, stack: Stack) -> None:

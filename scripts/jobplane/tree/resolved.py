@@ -148,6 +148,7 @@ class ResolvedStack:
             ),
             "sqsEndpoint": "",
             "postToConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
+            "readConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "closeConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "webhookSecretsArn": (
                 f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{self.names.parameter('webhooks/*')}"

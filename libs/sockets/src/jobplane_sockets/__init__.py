@@ -6,6 +6,7 @@ and jitter.
 """
 
 from jobplane_leases import transact
+from jobplane_sockets._connections import is_connected
 from jobplane_sockets._outbox import Outbox
 from jobplane_sockets._posting import MANAGEMENT_OPTIONS, Delivery, encode_message, post
 from jobplane_sockets._subscriptions import (
@@ -24,6 +25,7 @@ __all__ = [
     "drop_subscriptions",
     "encode_message",
     "forget_listener",
+    "is_connected",
     "listeners",
     "post",
     "transact",
