@@ -94,11 +94,11 @@ from jobplane_robots import (
 )
 from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
+    LiveConnections,
     Outbox,
     forget_listener,
     is_connected,
     listeners,
-    post,
 )
 from jobplane_telemetry import Telemetry
 
@@ -277,6 +277,7 @@ class Listeners:
         self._origin = row["connection_id"]
         self._on_answer = on_answer
         self._gone: set[str] = set()
+        self._connections = LiveConnections(dynamodb, TABLE_PREFIX)
 
     @property
     def is_origin_gone(self) -> bool:
@@ -284,13 +285,15 @@ class Listeners:
         return self._origin in self._gone
 
     def post(self, message: Row, subscribers: int) -> None:
-        """Post a message to all listeners; delete a connection that is gone."""
+        """Post a message to all listeners that have rights; delete a connection that is gone."""
         targets = {self._origin}
         if subscribers > 0:
             with self._logged("subscribers not read"):
                 targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
         targets -= self._gone
-        delivery = post(management(), targets, message, on_answer=self._on_answer)
+        delivery = self._connections.send(
+            management(), targets, message, time.time(), on_answer=self._on_answer
+        )
         if delivery.failed:
             telemetry.metric("PostFailed", len(delivery.failed))
             telemetry.warning("message not delivered", connections=delivery.failed)

@@ -31,7 +31,6 @@ from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
     MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
-    SUBSCRIPTION_TTL_SECONDS,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
@@ -57,7 +56,6 @@ from jobplane_keys import (
     shown_result,
     subscriptions_table,
     to_item,
-    ttl_after,
     unknown_template,
     upload_prefix,
 )
@@ -71,10 +69,12 @@ from jobplane_leases import (
 )
 from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
+    LiveConnections,
     encode_message,
     forget_listener,
     listeners,
     post,
+    rights_end,
     unsubscribe,
 )
 from jobplane_telemetry import Telemetry
@@ -370,9 +370,9 @@ def sign_upload(key: str, file: Any) -> Message:
 
 
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
-    """The row of a connection. Raises TokenExpiredError if it is missing or has expired."""
+    """The row of a connection. Raises TokenExpiredError if it is missing or has no more rights."""
     row = read_item(dynamodb, CONNECTIONS, {"connection_id": connection_id})
-    if not row or row["ttl"] <= now or row["token_expires_at"] <= now:
+    if not row or rights_end(row) <= now:
         raise TokenExpiredError(connection_id)
     return row
 
@@ -474,7 +474,7 @@ def listen(owner: str, request: Request, target: str) -> bool:
         "connection_id": request.connection_id,
         "user_id": request.connection["user_id"],
         "created_at": iso_time(request.now),
-        "ttl": ttl_after(request.now, SUBSCRIPTION_TTL_SECONDS),
+        "ttl": int(rights_end(request.connection)),
     }
     refused = transact(
         dynamodb,
@@ -511,13 +511,13 @@ def logged(problem: str) -> Iterator[None]:
 
 
 def announce(row: Mapping[str, Any], message: Message) -> None:
-    """Post to the connection that sent a request and to all subscribers."""
-    key = request_key(row["owner"], row["request_id"])
+    """Post to the connection that sent a request and to all subscribers, if they have rights."""
+    key, now = request_key(row["owner"], row["request_id"]), time.time()
     targets = {row["connection_id"]}
     if row.get("subscriber_count", 0) > 0:
         with logged("subscribers not read"):
-            targets |= set(listeners(dynamodb, TABLE_PREFIX, key, time.time()))
-    delivery = post(management(), targets, message)
+            targets |= set(listeners(dynamodb, TABLE_PREFIX, key, now))
+    delivery = LiveConnections(dynamodb, TABLE_PREFIX).send(management(), targets, message, now)
     for connection_id in delivery.gone:
         with logged("connection not dropped"):
             forget_listener(dynamodb, TABLE_PREFIX, key, connection_id)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -187,6 +187,7 @@ class Stack:
         self.sockets = Sockets()
         self._hooks = hooks
         self.dynamodb, self.s3, self.sqs = map(_client, ("dynamodb", "s3", "sqs"))
+        monkeypatch.setattr(botocore_stubber, "process_request", _table_calls_in_turn())
         for file in ("tables", "buckets", "queues"):
             self.create(file)
 
@@ -333,6 +334,17 @@ def answer_lost(
     client.meta.events.register_first(event, lose)
     yield lost
     client.meta.events.unregister(event, lose)
+
+
+def _table_calls_in_turn() -> Callable[[Any], Any]:
+    """moto's answers: a transaction that it refuses would undo writes of other threads."""
+    process, lock = botocore_stubber.process_request, threading.Lock()
+
+    def answer(request: Any) -> Any:
+        with lock if "://dynamodb." in request.url else nullcontext():
+            return process(request)
+
+    return answer
 
 
 @cache

@@ -648,7 +648,8 @@ def test_progress_costs_a_write_and_a_post_per_listener(processor: Processor, st
     calls = stack.calls(processor.module.dynamodb)
     processor.run(request(subscriber_count=3), job=run)
     taken_and_ended = 2
-    assert calls.counts() == {"UpdateItem": 3 + taken_and_ended, "Query": 4}
+    of_a_minute = {"BatchGetItem": 1}
+    assert calls.counts() == {"UpdateItem": 3 + taken_and_ended, "Query": 4, **of_a_minute}
     assert processor.sockets.attempts == dict.fromkeys(["conn-1", *others], 4)
 
 
@@ -791,6 +792,78 @@ def test_subscribers_get_messages_without_the_origin(processor: Processor, stack
     stack.sockets.gone.add("conn-1")
     processor.run(request(subscriber_count=1))
     assert processor.sockets.kinds("conn-2")[-1] == "complete"
+
+
+PAST = {"token_expires_at": 1}, {"ttl": 1}, {"connected_at": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("changes", [None, *PAST], ids=["no row", "token", "row", "two hours"])
+@pytest.mark.parametrize("who", ["conn-1", "conn-2"])
+def test_listeners_hear_nothing_after_their_rights_have_ended(
+    processor: Processor, stack: Stack, who: str, changes: Row | None
+) -> None:
+    """Neither progress nor the end, and their subscription counts no more; the others hear all."""
+    stack.put("connections", connection("conn-1"), connection("conn-2"))
+    stack.put("subscriptions", subscription("req-1", "conn-2"))
+    if changes is None:
+        key = {"connection_id": {"S": who}}
+        stack.dynamodb.delete_item(TableName=f"{PREFIX}connections", Key=key)
+    else:
+        stack.put("connections", connection(who, **changes))
+    row = processor.run(request(subscriber_count=1, payload={"seconds": 0, "steps": 2}))
+    (other,) = {"conn-1", "conn-2"} - {who}
+    assert stack.sockets.attempts.keys() == {other}
+    assert stack.sockets.kinds(other)[-2:] == ["progress", "complete"]
+    assert row["subscriber_count"] == len(stack.items("subscriptions")) == (who == "conn-1")
+    assert [row["connection_id"] for row in stack.items("connections")] == [other]
+
+
+def test_rights_that_end_during_a_job_end_its_messages(processor: Processor, stack: Stack) -> None:
+    """The clock is enough: nothing is read again, and nothing is posted."""
+    stack.put("connections", connection(token_expires_at=int(time.time()) + 30))
+    calls = stack.calls(processor.module.dynamodb)
+
+    def run(job: Any) -> Row:
+        job.report(10, "With rights")
+        processor.posted(1)
+        job.listeners.post({"type": "progress"}, 0)
+        later = time.time() + 31
+        stack.monkeypatch.setattr(processor.module.time, "time", lambda: later)
+        return {}
+
+    assert processor.run(job=run)["status"] == "COMPLETED"
+    assert processor.sockets.kinds() == ["progress", "progress"]
+    assert calls.counts()["BatchGetItem"] == 1
+
+
+@pytest.mark.parametrize(("policy", "end"), [("cancel", "CANCELLED"), ("detach", "COMPLETED")])
+def test_a_job_ends_with_its_connections_rights(
+    processor: Processor, stack: Stack, policy: str, end: str
+) -> None:
+    stack.put("connections", connection(token_expires_at=1))
+
+    def run(job: Any) -> Row:
+        job.report(1, "Going on")
+        until(lambda: job.listeners.is_origin_gone)
+        job.sleep(0.2)
+        return {}
+
+    assert processor.run(request(on_disconnect=policy), job=run)["status"] == end
+    assert stack.sockets.attempts == {}
+
+
+def test_connections_that_are_not_read_get_no_message(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """The job ends as it would otherwise, whatever its policy, and deletes nothing."""
+    stack.fail(processor.module.dynamodb, "BatchGetItem")
+    row = processor.run(request(on_disconnect="cancel"))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+    assert stack.sockets.attempts == {}
+    assert len(stack.items("connections")) == 1
+    assert output.metric("PostFailed")
+    (reason,) = output.logged("message not delivered")[0]["connections"].values()
+    assert reason == "ProvisionedThroughputExceededException"
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, "LimitExceededException"), (500, "Internal")])

@@ -365,12 +365,17 @@ def test_the_identity_comes_only_from_the_connections_row(router: Router, stack:
     assert router.refused("generate_report", report, metadata=lies)["code"] == "FORBIDDEN"
 
 
-@pytest.mark.parametrize("changes", [{"token_expires_at": 0}, {"ttl": 0}])
+def past(field: str) -> Row:
+    """An attribute of a connection that ended its rights a second ago."""
+    now = time.time()
+    return {field: iso(now - 7201) if field == "connected_at" else int(now) - 1}
+
+
+@pytest.mark.parametrize("field", ["token_expires_at", "ttl", "connected_at"])
 def test_an_expired_token_gets_UNAUTHORIZED_and_closes_the_socket(
-    router: Router, stack: Stack, output: Output, changes: dict[str, int]
+    router: Router, stack: Stack, output: Output, field: str
 ) -> None:
-    past: Row = {name: int(time.time()) - 1 for name in changes}
-    stack.put("connections", connection(**past))
+    stack.put("connections", connection(**past(field)))
     answer = router.raw({"action": "delay", "payload": {"seconds": 0}})
     assert answer == {"statusCode": 401}
     (message,) = stack.sockets.to("conn-1")
@@ -1000,8 +1005,18 @@ def test_subscribing_returns_the_state_and_counts_a_listener(router: Router, sta
     assert (data["subscribed"], data["seq"], data["progress"]) == (True, 4, progress)
     (row,) = stack.items("subscriptions")
     assert (row["request_key"], row["connection_id"]) == (f"{OWNER}#req-1", "conn-1")
-    assert time.time() + 86000 < row["ttl"] <= time.time() + 86400
     assert stack.request()["subscriber_count"] == 1
+
+
+@pytest.mark.parametrize("field", ["token_expires_at", "ttl", "connected_at"])
+def test_a_subscription_ends_with_its_connection(router: Router, stack: Stack, field: str) -> None:
+    now = int(time.time())
+    ends: Row = {field: iso(now - 7140) if field == "connected_at" else now + 60}
+    stack.put("connections", connection(**ends))
+    stack.put("requests", request())
+    assert router.data("subscribe", REQ_1)["subscribed"] is True
+    (row,) = stack.items("subscriptions")
+    assert row["ttl"] == now + 60
 
 
 def test_subscribing_twice_counts_once(router: Router, stack: Stack) -> None:
@@ -1093,6 +1108,32 @@ def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack, list
         (message,) = stack.sockets.to(who)
         assert (message["type"], message["request_id"]) == ("error", "req-1")
         assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
+
+
+@pytest.mark.parametrize("field", [None, "token_expires_at", "ttl", "connected_at"])
+def test_a_listener_without_rights_is_not_told_of_a_cancellation(
+    router: Router, stack: Stack, listener: None, field: str | None
+) -> None:
+    """Nor is one without a row. Their subscription is deleted."""
+    if field:
+        stack.put("connections", connection("conn-2", **past(field)))
+    else:
+        key = {"connection_id": {"S": "conn-2"}}
+        stack.dynamodb.delete_item(TableName=f"{PREFIX}connections", Key=key)
+    assert router.cancel() == "cancelled"
+    assert stack.sockets.attempts == {"conn-1": 1}
+    assert stack.items("subscriptions") == []
+
+
+def test_a_cancellation_that_can_not_be_announced_is_made(
+    router: Router, stack: Stack, listener: None, output: Output
+) -> None:
+    """Without their rows, the listeners get no message; they stay subscribed."""
+    stack.fail(router.module.dynamodb, "BatchGetItem")
+    assert router.cancel() == "cancelled"
+    assert (stack.request()["status"], stack.sockets.attempts) == ("CANCELLED", {})
+    assert output.logged("message not delivered")
+    assert len(stack.items("subscriptions")) == 1
 
 
 def test_an_unanswered_cancellation_is_sent(router: Router, stack: Stack, listener: None) -> None:

@@ -14,6 +14,7 @@ from botocore.stub import Stubber
 from jobplane_keys import owner_key, request_key, to_item
 from jobplane_sockets import (
     Delivery,
+    LiveConnections,
     Outbox,
     drop_connection,
     drop_subscriptions,
@@ -21,6 +22,7 @@ from jobplane_sockets import (
     forget_listener,
     listeners,
     post,
+    rights_end,
     transact,
     unsubscribe,
 )
@@ -33,6 +35,7 @@ from tests.unit.stack import (
     client_error,
     connection,
     ended,
+    iso,
     request,
     subscription,
     until,
@@ -173,6 +176,111 @@ def test_a_dropped_outbox_posts_nothing_more() -> None:
     outbox.drop()
     go.set()
     assert (outbox.close(60), made) == (True, [])
+
+
+ENDED = {
+    "token": {"token_expires_at": 0},
+    "row": {"ttl": 0},
+    "two hours": {"connected_at": "2026-01-01T00:00:00.000Z"},
+    "damaged": {"connected_at": "yesterday"},
+    "another type": {"ttl": "soon"},
+}
+
+
+def test_rights_end_with_the_first_of_three_times() -> None:
+    """The token's, the row's, and two hours after the handshake."""
+    row = connection(connected_at=iso(1000), token_expires_at=9000, ttl=9001)
+    assert rights_end(row) == 1000 + 2 * 3600
+    assert rights_end(row | {"token_expires_at": 8000}) == 8000
+    assert rights_end(row | {"ttl": 7000}) == 7000
+    assert rights_end({}) == 0.0
+
+
+@pytest.mark.parametrize("changes", ENDED.values(), ids=ENDED)
+def test_connections_without_rights_get_no_message(stack: Stack, changes: dict[str, Any]) -> None:
+    """As one that has no row. They are gone, and never read again."""
+    stack.put("connections", connection("live"), connection("ended", **changes))
+    calls = stack.calls(stack.dynamodb)
+    connections = LiveConnections(stack.dynamodb, PREFIX)
+    for later in (0, 61):
+        now = time.time() + later
+        found = connections.send(stack.sockets, ["live", "ended", "rowless"], {}, now)
+        assert found == Delivery(("live",), ("ended", "rowless"), {})
+    assert stack.sockets.attempts == {"live": 2}
+    first, second = (read["RequestItems"] for read in calls.of("BatchGetItem"))
+    assert [len(read[f"{PREFIX}connections"]["Keys"]) for read in (first, second)] == [3, 1]
+    assert first[f"{PREFIX}connections"]["ConsistentRead"] is True
+
+
+def test_a_connection_is_read_once_a_minute_and_its_end_is_known(stack: Stack) -> None:
+    """Its row is deleted in between."""
+    now = time.time()
+    stack.put("connections", connection("a", token_expires_at=int(now) + 30), connection("b"))
+    calls = stack.calls(stack.dynamodb)
+    connections = LiveConnections(stack.dynamodb, PREFIX)
+
+    def gone(later: float) -> tuple[str, ...]:
+        return connections.send(stack.sockets, "ab", {}, now + later).gone
+
+    assert gone(0) == gone(29) == ()
+    drop_connection(stack.dynamodb, PREFIX, "b")
+    assert gone(31) == gone(59) == ("a",)
+    assert calls.counts()["BatchGetItem"] == 1
+    assert gone(60) == gone(130) == ("a", "b")
+    assert calls.counts()["BatchGetItem"] == 2
+
+
+def test_a_connection_whose_row_is_not_read_gets_no_message(stack: Stack) -> None:
+    """Not even one that was live a minute ago; the next post reads it again."""
+    now = time.time()
+    stack.put("connections", connection("known"), connection("new"))
+    connections = LiveConnections(stack.dynamodb, PREFIX)
+    connections.send(stack.sockets, ["known"], {}, now)
+    code = "ProvisionedThroughputExceededException"
+    failed = stack.fail(stack.dynamodb, "BatchGetItem", times=2)
+    asked = ["known", "new"]
+    assert connections.send(stack.sockets, asked, {}, now + 1) == (
+        Delivery(("known",), (), {"new": code})
+    )
+    assert connections.send(stack.sockets, asked, {}, now + 60) == (
+        Delivery((), (), dict.fromkeys(asked, code))
+    )
+    assert connections.send(stack.sockets, asked, {}, now + 61).delivered == ("known", "new")
+    assert failed["BatchGetItem"] == 2
+
+
+@pytest.mark.parametrize("error", [ConnectTimeoutError(endpoint_url="https://x"), None])
+def test_rows_that_stay_unread_are_failed(error: Exception | None) -> None:
+    class Busy:
+        def batch_get_item(self, RequestItems: Any) -> dict[str, Any]:  # noqa: N803
+            if error:
+                raise error
+            return {"Responses": {}, "UnprocessedKeys": RequestItems}
+
+    found = LiveConnections(Busy(), PREFIX).send(Sockets(), ["a"], {}, 0.0)
+    reason = "ConnectTimeoutError" if error else "UnprocessedKeys"
+    assert found == Delivery((), (), {"a": reason})
+
+
+def test_keys_that_are_left_out_are_read_again(stack: Stack) -> None:
+    names = [f"conn-{number:03d}" for number in range(130)]
+    stack.put("connections", *map(connection, names[:-1]))
+    whole, reads = stack.dynamodb.batch_get_item, []
+
+    class Stingy:
+        """Reads sixty rows at a time."""
+
+        def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803
+            ((table, wanted),) = RequestItems.items()
+            keys = wanted["Keys"]
+            reads.append(len(keys))
+            answer = whole(RequestItems={table: wanted | {"Keys": keys[:60]}})
+            left = {table: wanted | {"Keys": keys[60:]}}
+            return answer | {"UnprocessedKeys": left if keys[60:] else {}}
+
+    found = LiveConnections(Stingy(), PREFIX).send(stack.sockets, names, {}, time.time())
+    assert (len(found.delivered), found.gone, found.failed) == (129, (names[-1],), {})
+    assert reads == [100, 40, 30]
 
 
 def test_listeners_are_unexpired_rows_of_the_request(stack: Stack) -> None:

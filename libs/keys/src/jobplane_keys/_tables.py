@@ -6,7 +6,8 @@ DEFAULT_TABLE_PREFIX = "streamer_"
 
 # API Gateway closes a socket after two hours.
 CONNECTION_TTL_SECONDS = 2 * 3600
-SUBSCRIPTION_TTL_SECONDS = 24 * 3600
+# A subscription ends with its connection.
+SUBSCRIPTION_TTL_SECONDS = CONNECTION_TTL_SECONDS
 REQUEST_TTL_SECONDS = 7 * 24 * 3600
 ASSEMBLY_TTL_SECONDS = 30 * 24 * 3600
 

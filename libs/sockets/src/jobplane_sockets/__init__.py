@@ -9,6 +9,7 @@ from jobplane_leases import transact
 from jobplane_sockets._connections import is_connected
 from jobplane_sockets._outbox import Outbox
 from jobplane_sockets._posting import MANAGEMENT_OPTIONS, Delivery, encode_message, post
+from jobplane_sockets._rights import LiveConnections, rights_end
 from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
@@ -20,6 +21,7 @@ from jobplane_sockets._subscriptions import (
 __all__ = [
     "MANAGEMENT_OPTIONS",
     "Delivery",
+    "LiveConnections",
     "Outbox",
     "drop_connection",
     "drop_subscriptions",
@@ -28,6 +30,7 @@ __all__ = [
     "is_connected",
     "listeners",
     "post",
+    "rights_end",
     "transact",
     "unsubscribe",
 ]

@@ -5,17 +5,18 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from jobplane_keys import connections_table, read_item
+from jobplane_sockets._rights import rights_end
 
 
 def is_connected(
     dynamodb: Any, management: Any, prefix: str, connection_id: str, now: float
 ) -> bool:
-    """Whether a connection has an unexpired row and token, and API Gateway knows its socket.
+    """Whether a connection has rights, and API Gateway knows its socket.
 
     Two calls; raises botocore's errors. `$disconnect` may come late, or never.
     """
     row = read_item(dynamodb, connections_table(prefix), {"connection_id": connection_id})
-    if not row or min(row["ttl"], row["token_expires_at"]) <= now:
+    if not row or rights_end(row) <= now:
         return False
     try:
         management.get_connection(ConnectionId=connection_id)
