@@ -11,6 +11,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import batched
 from typing import Any
 
 import botocore.session
@@ -36,6 +39,7 @@ TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
 # Time that an invocation keeps for what it has begun, and for its answer.
 ANSWER_SECONDS = 5.0
+CALLS_AT_A_TIME = 8
 
 telemetry = Telemetry("disconnect")
 dynamodb: Any = botocore.session.get_session().create_client(
@@ -60,13 +64,28 @@ def delete_connection(connection_id: str, now: float) -> None:
     telemetry.metric("ConnectionDuration", max(0.0, duration), "Seconds")
 
 
-def cancel_requests(connection_id: str) -> int:
-    """Ask the requests to stop that must end with the connection; return their number."""
-    return sum(
-        attempt("cancel_request", lease_of(row).ask_to_cancel) or False
+def cancel_requests(connection_id: str, until: float) -> int:
+    """Ask the requests to stop that must end with the connection; return their number.
+
+    Those that are left at `until` (epoch seconds) are cancelled by their workers within minutes.
+    """
+    open_requests = (
+        row
         for row in requests_of(connection_id)
         if row.get("on_disconnect") == "cancel" and row["status"] not in TERMINAL_STATUSES
     )
+    cancelled = 0
+    with ThreadPoolExecutor(CALLS_AT_A_TIME) as pool:
+        for some in batched(open_requests, CALLS_AT_A_TIME, strict=False):
+            asked = [
+                # The context has the ids of the log lines.
+                pool.submit(copy_context().run, attempt, "cancel_request", lease.ask_to_cancel)
+                for lease in map(lease_of, some)
+            ]
+            cancelled += sum(bool(each.result()) for each in asked)
+            if time.time() >= until:
+                break
+    return cancelled
 
 
 def lease_of(row: Mapping[str, Any]) -> RequestLease:
@@ -103,7 +122,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     until = started + context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
     # First what must not be missed; of the subscriptions there may be too many for one invocation.
-    requests = attempt("cancel_requests", lambda: cancel_requests(connection_id))
+    requests = attempt("cancel_requests", lambda: cancel_requests(connection_id, until))
     attempt("delete_connection", lambda: delete_connection(connection_id, started))
     subscriptions = attempt(
         "drop_subscriptions",

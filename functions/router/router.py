@@ -99,6 +99,7 @@ SEEN_EVERY_SECONDS = 60
 MAX_ANSWER_BYTES = 128 * 1024
 ENVELOPE_BYTES = 1024  # of an answer without its data
 MAX_FAULTS = 20
+MAX_SUBSCRIPTIONS = 1000
 # Of a payload in an object: the largest list of 1,000 files has 1.5 MB.
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 # Actions whose payload may be in an object, since it may have 1,000 files.
@@ -466,8 +467,9 @@ def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
 def listen(owner: str, request: Request, target: str) -> bool:
     """Subscribe the connection to a request; return False if it has ended.
 
-    The subscription and the number of subscribers change in one transaction; a repetition changes
-    neither.
+    The subscription, the number of subscribers and that of the connection's subscriptions change in
+    one transaction; a repetition changes nothing. Raises RefusedError when the connection has as
+    many as it may.
     """
     row = {
         "request_key": request_key(owner, target),
@@ -495,10 +497,27 @@ def listen(owner: str, request: Request, target: str) -> bool:
                     "ExpressionAttributeValues": to_item({":one": 1}),
                 }
             },
+            {
+                "Update": {
+                    "TableName": CONNECTIONS,
+                    "Key": to_item({"connection_id": request.connection_id}),
+                    "UpdateExpression": "ADD subscriptions :one",
+                    "ConditionExpression": "attribute_exists(connection_id) AND"
+                    " (attribute_not_exists(subscriptions) OR subscriptions < :most)",
+                    "ExpressionAttributeValues": to_item({":one": 1, ":most": MAX_SUBSCRIPTIONS}),
+                }
+            },
         ],
     )
-    already_listening = bool(refused) and refused[1] != "ConditionalCheckFailed"
-    return not refused or already_listening
+    is_new, is_open, has_room = (reason != "ConditionalCheckFailed" for reason in refused or "+++")
+    if is_new and is_open and not has_room:
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR,
+            f"The connection has {MAX_SUBSCRIPTIONS:,} subscriptions, the most it may have;"
+            " unsubscribe from jobs that have ended, or use another connection",
+            details=[fault("payload.request_id", f"at most {MAX_SUBSCRIPTIONS:,} subscriptions")],
+        )
+    return is_open
 
 
 @contextmanager

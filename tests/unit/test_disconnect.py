@@ -1,9 +1,11 @@
 """disconnect: deletes a connection's rows and cancels its requests, whatever step fails."""
 
 import json
+import threading
 import time
 from itertools import product
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -186,6 +188,20 @@ def test_a_failing_step_does_not_stop_the_others(
     assert bool(stack.items("connections")) == (operation == "DeleteItem")
     assert bool(stack.items("subscriptions")) == (operation in ("TransactWriteItems", "Query"))
     assert bool(cancelled(stack)) == (operation not in ("UpdateItem", "Query"))
+
+
+def test_requests_are_cancelled_concurrently(stack: Stack, disconnect: ModuleType) -> None:
+    """Eight at a time; a request that takes long delays no other one of them."""
+    stack.put("requests", *(request(f"req-{n}", on_disconnect="cancel") for n in range(16)))
+    together, whole = threading.Barrier(8), disconnect.dynamodb.update_item
+
+    def update_item(**update: Any) -> Any:
+        together.wait(20)
+        return whole(**update)
+
+    stack.monkeypatch.setattr(disconnect.dynamodb, "update_item", update_item)
+    leave(disconnect)
+    assert cancelled(stack) == {f"req-{n}" for n in range(16)}
 
 
 def test_other_requests_are_cancelled(stack: Stack, disconnect: ModuleType, output: Output) -> None:

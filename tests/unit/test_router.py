@@ -1075,6 +1075,24 @@ def test_the_own_user_id_needs_no_permission(router: Router, stack: Stack, user:
     assert router.data("unsubscribe", payload)["was_subscribed"] is True
 
 
+def test_subscriptions_of_a_connection_are_bounded(router: Router, stack: Stack) -> None:
+    """One too many is refused with the field and the remedy. One that exists stays, one of a job
+    that has ended counts for nothing, and unsubscribing makes room.
+    """
+    stack.monkeypatch.setattr(router.module, "MAX_SUBSCRIPTIONS", 2)
+    stack.put("requests", *(request(f"req-{number}") for number in (1, 2, 3)), ended("req-4"))
+    for name in ("req-1", "req-2", "req-2"):
+        assert router.data("subscribe", {"request_id": name})["subscribed"] is True
+    refused = router.refused("subscribe", {"request_id": "req-3"})
+    assert (refused["code"], refused["retryable"]) == ("VALIDATION_ERROR", False)
+    assert [each["field"] for each in refused["details"]] == ["payload.request_id"]
+    assert "unsubscribe" in refused["message"]
+    assert router.data("subscribe", {"request_id": "req-4"})["subscribed"] is False
+    assert stack.request("req-3")["subscriber_count"] == 0
+    router.data("unsubscribe", {"request_id": "req-1"})
+    assert router.data("subscribe", {"request_id": "req-3"})["subscribed"] is True
+
+
 def test_a_second_unsubscribe_succeeds_and_changes_nothing(router: Router, stack: Stack) -> None:
     """As does one from an unknown request."""
     stack.put("requests", request())

@@ -45,6 +45,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     documented = {what: limit for what, limit, _ in rows_of(DOCUMENT, "limits")}
     assert documented == {
         "connections of a user in a tenant": f"{stage['maxConnectionsPerUser']}",
+        "subscriptions of a connection": f"{router.MAX_SUBSCRIPTIONS:,}",
         "a token": f"{MAX_TOKEN_LENGTH:,} characters",
         "a socket's message, either way": f"{keys.MAX_MESSAGE_BYTES // 1024} KB",
         "an upload": f"{stage['maxUploadBytes'] // 1024**3} GiB, one PUT",

@@ -1,13 +1,18 @@
 """Subscriptions of connections to jobs.
 
 The row of a job has the number of its subscribers, so that a progress write returns whether there
-are any. A subscription and the number change together or not at all.
+are any; the row of a connection has the number of its subscriptions, which are bounded. A
+subscription and the numbers change together or not at all.
 """
 
 import math
 import time
 from collections.abc import Sequence
-from itertools import chain, islice
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import chain, compress, islice
+from operator import not_
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -25,6 +30,8 @@ type Row = dict[str, Any]
 
 # DynamoDB takes 100 writes.
 _IN_ONE_TRANSACTION = 50
+_TRANSACTIONS_AT_A_TIME = 8
+_REFUSED = "ConditionalCheckFailed"
 
 
 def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
@@ -42,25 +49,25 @@ def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[
 
 
 def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
-    """End one subscription; return whether it existed."""
-    delete, count = _unsubscribing(prefix, request_key, connection_id)
-    refused = transact(dynamodb, [delete, count])
-    if refused and refused[0] == "ConditionalCheckFailed":
-        return False
-    if refused:
-        # The request has expired, so there is no number to update.
-        row = delete["Delete"]
-        dynamodb.delete_item(TableName=row["TableName"], Key=row["Key"])
-    return True
+    """End one subscription; return whether it existed.
+
+    The numbers of the job and of the connection fall with it, if their rows exist.
+    """
+    one = _unsubscribing(prefix, request_key, connection_id)
+    refused = transact(dynamodb, [*one, _counting(prefix, connection_id)])
+    if refused and refused[0] != _REFUSED:
+        return _drop_one(dynamodb, prefix, request_key, connection_id)
+    return not refused
 
 
 def drop_subscriptions(
     dynamodb: Any, prefix: str, connection_id: str, *, until: float = math.inf
 ) -> int:
-    """End all subscriptions of a connection, up to fifty in one transaction; return their number.
+    """End all subscriptions of a connection that is gone; return their number.
 
-    Those that are left at `until` (epoch seconds) stay until they expire, or until a post to the
-    connection is refused.
+    Fifty end in one transaction, and eight transactions are made at a time. Those that are left at
+    `until` (epoch seconds) end when this is called again, when a post to the connection is refused,
+    or when they expire.
     """
     rows = query_items(
         dynamodb,
@@ -70,22 +77,72 @@ def drop_subscriptions(
         ExpressionAttributeValues={":id": {"S": connection_id}},
     )
     keys = (row["request_key"] for row in rows)
+    drop = partial(_drop_some, dynamodb, prefix, connection_id, until)
     dropped = 0
-    while time.time() < until and (some := [*islice(keys, _IN_ONE_TRANSACTION)]):
-        dropped += _drop_some(dynamodb, prefix, some, connection_id)
+    with ThreadPoolExecutor(_TRANSACTIONS_AT_A_TIME) as pool:
+        while (
+            time.time() < until
+            and (
+                some := [
+                    [*islice(keys, _IN_ONE_TRANSACTION)] for _ in range(_TRANSACTIONS_AT_A_TIME)
+                ]
+            )[0]
+        ):
+            dropped += sum(pool.map(drop, filter(None, some)))
     return dropped
 
 
-def _drop_some(dynamodb: Any, prefix: str, keys: Sequence[str], connection_id: str) -> int:
-    items = chain.from_iterable(_unsubscribing(prefix, key, connection_id) for key in keys)
-    try:
-        if not transact(dynamodb, [*items]):
+def _drop_some(
+    dynamodb: Any, prefix: str, connection_id: str, until: float, keys: Sequence[str]
+) -> int:
+    """End subscriptions in one transaction. Those that prevent it, since the job or the
+    subscription has expired, end one by one, and the others in a second one.
+    """
+    left, dropped = keys, 0
+    with suppress(ClientError):
+        reasons = _drop_all(dynamodb, prefix, connection_id, keys)
+        if not reasons:
             return len(keys)
-    except ClientError:
-        if len(keys) == 1:
-            raise
-    # One of them has ended or is busy; a transaction is made completely or not at all.
-    return sum(unsubscribe(dynamodb, prefix, key, connection_id) for key in keys)
+        fine = [_REFUSED not in pair for pair in zip(reasons[::2], reasons[1::2], strict=True)]
+        others = [*compress(keys, fine)]
+        if others and not _drop_all(dynamodb, prefix, connection_id, others):
+            left, dropped = [*compress(keys, map(not_, fine))], len(others)
+    for key in left:
+        if time.time() >= until:
+            break
+        dropped += _drop_one(dynamodb, prefix, key, connection_id)
+    return dropped
+
+
+def _drop_all(dynamodb: Any, prefix: str, connection_id: str, keys: Sequence[str]) -> list[str]:
+    pairs = [_unsubscribing(prefix, key, connection_id) for key in keys]
+    return transact(dynamodb, [*chain.from_iterable(pairs)])
+
+
+def _drop_one(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
+    """`unsubscribe` for a connection whose row does not exist."""
+    delete, count = _unsubscribing(prefix, request_key, connection_id)
+    refused = transact(dynamodb, [delete, count])
+    if refused and refused[0] == _REFUSED:
+        return False
+    if refused:
+        # The request has expired, so there is no number to update.
+        row = delete["Delete"]
+        dynamodb.delete_item(TableName=row["TableName"], Key=row["Key"])
+    return True
+
+
+def _counting(prefix: str, connection_id: str) -> Row:
+    """The write of a transaction that subtracts one from a connection's subscriptions."""
+    return {
+        "Update": {
+            "TableName": connections_table(prefix),
+            "Key": {"connection_id": {"S": connection_id}},
+            "UpdateExpression": "ADD subscriptions :minus",
+            "ConditionExpression": "attribute_exists(connection_id)",
+            "ExpressionAttributeValues": {":minus": {"N": "-1"}},
+        }
+    }
 
 
 def _unsubscribing(prefix: str, request_key: str, connection_id: str) -> tuple[Row, Row]:
@@ -114,7 +171,7 @@ def forget_listener(dynamodb: Any, prefix: str, request_key: str, connection_id:
     dynamodb.delete_item(
         TableName=connections_table(prefix), Key={"connection_id": {"S": connection_id}}
     )
-    unsubscribe(dynamodb, prefix, request_key, connection_id)
+    _drop_one(dynamodb, prefix, request_key, connection_id)
 
 
 def drop_connection(dynamodb: Any, prefix: str, connection_id: str) -> None:
