@@ -536,19 +536,19 @@ def test_too_many_parts_fail_and_leave_no_part(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-REPEATED_NAME = b"c" * 300_000 + b"\n" + b"1\n" * 20_000
-MANY_KEYS = b"{" + b",".join(b'"%x":0' % n for n in range(20_000)) + b"}\n" + b"{}\n" * 20_000
+REPEATED_NAME = b"c" * 50_000 + b"\n" + b"1\n" * 20_000
+MANY_KEYS = b"{" + b",".join(b'"%x":0' % n for n in range(4000)) + b"}\n" + b"{}\n" * 20_000
 
 
 @pytest.mark.parametrize(
     ("name", "body"), [("/csv/to-ndjson", REPEATED_NAME), ("/ndjson/to-csv", MANY_KEYS)]
 )
 def test_a_small_file_can_not_become_a_huge_one(name: str, body: bytes) -> None:
-    """One long name or many keys, repeated in each row, end the run at 100 times what was read."""
+    """One long name or many keys, repeated in each row, end the run at 500 times what was read."""
     sink, source = Discarding(), RobotInput("a", lambda: io.BytesIO(body), size=10**12)
     with pytest.raises(robots.FileTooLargeError, match="gives more output than allowed"):
         get_robot(name).run(source, {}, sink)
-    assert sink.size <= max(16 * 1024 * 1024, 100 * len(body))
+    assert sink.size <= max(16 * 1024 * 1024, 500 * len(body))
     assert sink.aborted
 
 
@@ -587,9 +587,9 @@ def test_the_metadata_of_an_output_is_short(header: bytes) -> None:
     assert output.meta["rows"] == 0
 
 
-def test_a_table_has_at_most_16384_columns() -> None:
-    names = ",".join(f'"{n}":0' for n in range(16_385))
-    with pytest.raises(robots.MalformedInputError, match="at most 16384"):
+def test_a_table_has_at_most_100000_columns() -> None:
+    names = ",".join(f'"{n}":0' for n in range(100_001))
+    with pytest.raises(robots.MalformedInputError, match="at most 100000"):
         run("/ndjson/to-csv", file(b"{" + names.encode() + b"}\n", "a.ndjson"))
 
 

@@ -16,7 +16,7 @@ from jobplane_robots._names import mime_of, safe_name
 
 CHUNK_BYTES = 256 * 1024
 # What a run may write unless its robot or its caller sets other limits.
-MAX_GROWTH = 100
+MAX_GROWTH = 500
 SMALL_OUTPUT_BYTES = 16 * 1024 * 1024
 # Of an output's metadata, as JSON.
 MAX_META_BYTES = 16 * 1024
@@ -89,7 +89,7 @@ class RobotContext:
     `advance(n)` is called about every 256 KiB with the number of bytes read since the last call,
     and with 0 while a robot works without reading. To cancel a run, raise an exception in it: the
     input is closed, all outputs of the run are aborted, and the exception is raised unchanged.
-    `max_output_bytes` limits what a run writes, all outputs together; None: 100 times what it has
+    `max_output_bytes` limits what a run writes, all outputs together; None: 500 times what it has
     read, and at least 16 MiB. `left_bytes` is what it may write in addition to that limit: what is
     left of a limit for several runs.
     """

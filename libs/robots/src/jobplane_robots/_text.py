@@ -15,7 +15,7 @@ from jobplane_robots._io import CHUNK_BYTES, Output
 BOM = b"\xef\xbb\xbf"
 MIB = 1024 * 1024
 MAX_QUOTED = 100
-MAX_COLUMNS = 16_384  # as in a spreadsheet
+MAX_COLUMNS = 100_000
 _JSON_SPACE = " \t\r"
 
 # Options of several robots: the length of one record (parsed, it may take 25 times the memory),
@@ -215,13 +215,13 @@ def column_fault(names: list[str]) -> str | None:
     """Why the names can't be a table's columns; None if they can."""
     if not names:
         return "there are no columns"
-    if len(names) > MAX_COLUMNS:
-        return f"there are {len(names)} columns, but at most {MAX_COLUMNS} are possible"
     if "" in names:
         return f"column {names.index('') + 1} has no name"
     if len(set(names)) < len(names):
         ((twice, _),) = Counter(names).most_common(1)
         return f"column {shortened(twice)!r} appears twice"
+    if len(names) > MAX_COLUMNS:
+        return f"there are {len(names)} columns, but at most {MAX_COLUMNS} are possible"
     return None
 
 
