@@ -299,16 +299,22 @@ class _Lines:
 
     def _split(self, texts: Iterable[str]) -> Iterator[str]:
         """Lines with their ends. Only a file whose first line ends in CR has other ends than LF,
-        so that elsewhere csv.reader receives every CR.
+        so that elsewhere csv.reader receives every CR. Of a line that is too long only the
+        beginning is given, as soon as it is known: what follows may be gigabytes.
         """
         pending: list[str] = []
         size = 0
+        is_cut = False
         end: str | None = None
         for text in texts:
             if not self.is_marked and not text.isascii():
                 self.is_marked = _UNREADABLE.search(text) is not None
             if end is None and (found := _first_end(text)):
                 end = "" if found == "\r" else "\n"
+            if is_cut:
+                rest = StringIO(text, newline=end)
+                is_cut = not rest.readline().endswith(("\n", "\r"))
+                text = rest.read()
             # A CR at the end may be the first half of a CRLF.
             cut = text.rfind("\n") + 1
             if end == "":
@@ -317,9 +323,11 @@ class _Lines:
                 pending.append(text[:cut])
                 yield from StringIO("".join(pending), newline=end)
                 pending, size = [], 0
-            # Of a line that is too long only its end is still needed.
-            pending.append(text[cut:] if size <= self._max else text[-1:])
+            pending.append(text[cut:])
             size += len(text) - cut
+            if size > self._max:
+                yield "".join(pending)
+                pending, size, is_cut = [], 0, True
         yield from StringIO("".join(pending), newline=end or "\n")
 
 
