@@ -277,7 +277,7 @@ def hook_of(template: Document) -> Hook | None:
     secrets = split_secrets((referenced(secret) if is_reference(secret) else None) or "")
     usable = tuple(filter(is_usable_secret, secrets))
     if len(usable) < len(secrets):
-        telemetry.error("webhook secret is not base64", template_id=template["id"])
+        telemetry.error("webhook secret is not usable", template_id=template["id"])
     return Hook(template["id"], url.strip(), usable, template.get("allow_unsigned") is True)
 
 

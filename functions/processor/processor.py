@@ -1032,17 +1032,15 @@ def run_steps(assembly: Assembly, template: Template) -> None:
     originals = receive(assembly, meter.advance)
     received = sum(source.size for source in originals)
     assembly.save(uploads=assembly.document["uploads"], bytes_received=received)
-    origin = {
-        str(source.handle): upload["id"]
-        for source, upload in zip(originals, assembly.document["uploads"], strict=True)
-    }
-    made: dict[str, list[RobotInput]] = {":original": originals}
+    # With the id of the upload, as two uploads of equal bytes may have one key.
+    ids = [upload["id"] for upload in assembly.document["uploads"]]
+    made = {":original": list(zip(originals, ids, strict=True))}
     for number, step in enumerate(steps):
         inputs = [source for name in step.use for source in made[name]]
-        meter.begin(f"Step {step.name}", sum(source.size for source in inputs))
+        meter.begin(f"Step {step.name}", sum(source.size for source, _ in inputs))
         assembly.save(message=f"Processing: {step.name}", current_step=step.name)
-        files, warnings = run_step(assembly, step, inputs, origin, meter)
-        made[step.name] = [robot_input(file) for file in files]
+        files, warnings = run_step(assembly, step, inputs, meter)
+        made[step.name] = [(robot_input(file), file["original_id"]) for file in files]
         usage = meter.read_bytes + sum(file["size"] for file in files)
         assembly.save(
             results={**assembly.document["results"], step.name: files},
@@ -1068,14 +1066,13 @@ def output_limit(received: int) -> int:
 def run_step(
     assembly: Assembly,
     step: Step,
-    inputs: Iterable[RobotInput],
-    origin: dict[str, str],
+    inputs: Iterable[tuple[RobotInput, str]],
     meter: "Meter",
 ) -> tuple[list[Row], list[str]]:
-    """Run one step for its files; return result entries and warnings.
+    """Run one step for its files, each with the id of its upload; return result entries and
+    warnings.
 
-    The upload from which each new file was made is added to `origin`. Raises AssemblyError if the
-    steps have made more files or bytes than they may.
+    Raises AssemblyError if the steps have made more files or bytes than they may.
     """
     document = assembly.document
     made = sum(map(len, document["results"].values()))
@@ -1085,8 +1082,7 @@ def run_step(
     files: list[Row] = []
     warnings: list[str] = []
     taken: set[str] = set()
-    for source in inputs:
-        original_id = origin[str(source.handle)]
+    for source, original_id in inputs:
         prefix = result_prefix(assembly.id, step.name, assembly.attempt)
         sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
         result = step.run(source, sink, RobotContext(meter.advance, left_bytes=left))
@@ -1094,9 +1090,7 @@ def run_step(
         left -= sum(stored.size for stored in sink.objects)
         if left < 0:
             raise AssemblyError("FILE_TOO_LARGE", "The steps write more than the job may")
-        for stored in sink.objects:
-            origin[stored.key] = original_id
-            files.append(result_entry(stored, original_id))
+        files += [result_entry(stored, original_id) for stored in sink.objects]
         if made + len(files) > MAX_RESULTS:
             text = f"The steps make more than {MAX_RESULTS} files; send fewer files at a time"
             raise AssemblyError("FILE_TOO_LARGE", text)

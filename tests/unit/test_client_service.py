@@ -118,10 +118,10 @@ def test_a_trigger_has_its_outcome(client: StatusClient, status: ModuleType, sta
 @pytest.mark.parametrize("secret", ["a plain secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 def test_the_client_verifies_what_the_function_signs(secret: str) -> None:
     body = b'{"assembly_id":"asm-1"}'
-    headers = signed_headers([secret, "old"], "msg_asm-1_1", 1000, body)
-    for known in (secret, "old"):
+    headers = signed_headers([secret, "old text"], "msg_asm-1_1", 1000, body)
+    for known in (secret, "old text"):
         assert verify_webhook(headers, body, known, now=1000)
     with pytest.raises(jobplane_client.SignatureMismatchError):
-        verify_webhook(headers, body, "another", now=1000)
+        verify_webhook(headers, body, "another one", now=1000)
     legacy = {"X-Transflow-Signature": headers["X-Transflow-Signature"]}
     assert verify_webhook(legacy, body, secret, allow_legacy=True)

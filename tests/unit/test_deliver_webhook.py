@@ -38,6 +38,8 @@ from tests.unit.assemblies import (
 from tests.unit.stack import Output, answer_lost
 
 type Container = Callable[..., ModuleType]
+
+NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NAME = "deliver-webhook"
 DONE: dict[str, Any] = {"batchItemFailures": []}
 KEPT = {"batchItemFailures": [{"itemIdentifier": "message-1"}]}
@@ -292,10 +294,13 @@ def test_settings_are_read_from_ssm_once_a_minute(
     """ssm:/… with {stage}, decrypted; one parameter may hold several secrets."""
     write_templates(tmp_path, webhook_url="ssm:/j/{stage}/url", webhook_secret="ssm:/j/{stage}/key")
     ssm = boto3.client("ssm")
-    ssm.put_parameter(Name="/j/test/key", Value="whsec_bmV3, old", Type="SecureString")
+    ssm.put_parameter(Name="/j/test/key", Value=f"v1,{NEW}, old-secret", Type="SecureString")
     ssm.put_parameter(Name="/j/test/url", Value="https://hooks.example.com/x", Type="String")
     first = delivery.hook_of(delivery.templates()["tpl"])
-    assert (first.url, first.secrets) == ("https://hooks.example.com/x", ("whsec_bmV3", "old"))
+    assert (first.url, first.secrets) == (
+        "https://hooks.example.com/x",
+        (NEW, "old-secret"),
+    )
     ssm.delete_parameter(Name="/j/test/key")
     assert delivery.hook_of(delivery.templates()["tpl"]) == first
     later = time.time() + 61

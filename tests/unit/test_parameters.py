@@ -202,6 +202,8 @@ def test_botocores_answers_and_errors_are_handled(monkeypatch: pytest.MonkeyPatc
         ("new,old", ("new", "old")),
         (" new ,\n\told\r\n", ("new", "old")),
         (" , ", ()),
+        ("v1,whsec_a", ("whsec_a",)),
+        ("v1,whsec_a,v1,whsec_b\nv1,other", ("whsec_a", "whsec_b", "v1", "other")),
         ("", ()),
     ],
 )

@@ -293,13 +293,27 @@ def test_result_keys_stay_below_their_step(assemblies: Assemblies, name: str, st
     assert list(assemblies.outputs(row, "h")) == [stored]
 
 
-def test_the_second_file_of_a_name_gets_a_number(assemblies: Assemblies) -> None:
-    assemblies.step("h", "/file/hash")
-    row = assemblies.run("t", assemblies.put("a.txt", b"one"), assemblies.put("a.txt", b"two"))
+@pytest.mark.parametrize(
+    ("first", "second", "stored"),
+    [
+        (("a.txt", b"one"), ("a.txt", b"two"), {"a.txt": b"one", "a-2.txt": b"two"}),
+        (("a.txt", b"one"), ("b.txt", b"one"), {"a.txt": b"one", "b.txt": b"one"}),
+        (("a.txt", b"one"), ("a.txt", b"one"), {"a.txt": b"one", "a-2.txt": b"one"}),
+    ],
+    ids=["one name", "equal bytes", "both"],
+)
+def test_files_of_one_name_or_of_equal_bytes_stay_two(
+    assemblies: Assemblies, first: Any, second: Any, stored: Any
+) -> None:
+    """A second file of a name gets a number; each result names the upload it was made from."""
+    again = {"robot": "/file/hash", "use": "h"}
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"}, c=again)
+    row = assemblies.run("t", assemblies.put(*first), assemblies.put(*second))
     document = assemblies.document(row)
-    assert assemblies.outputs(row, "h") == {"a.txt": b"one", "a-2.txt": b"two"}
     ids = [upload["id"] for upload in document["uploads"]]
-    assert [file["original_id"] for file in document["results"]["h"]] == ids
+    for step in ("h", "c"):
+        assert assemblies.outputs(row, step) == stored
+        assert [file["original_id"] for file in document["results"][step]] == ids
 
 
 def test_an_empty_file_is_processed(assemblies: Assemblies) -> None:

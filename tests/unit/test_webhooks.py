@@ -42,24 +42,46 @@ def test_webhook_signature_gives_the_example_of_standard_webhooks() -> None:
 
 def test_a_secret_without_the_prefix_is_text() -> None:
     """Even one that looks like base64."""
-    headers = signed_headers(["abcd"], "m", 7, b"{}")
-    expected = hmac.digest(b"abcd", b"m.7.{}", hashlib.sha256)
+    headers = signed_headers(["abcdefgh"], "m", 7, b"{}")
+    expected = hmac.digest(b"abcdefgh", b"m.7.{}", hashlib.sha256)
     assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
 
 
 def test_each_of_several_secrets_gives_a_signature() -> None:
-    names = (["new", "old"], ["new"], ["old"])
+    names = (["new text", "old text"], ["new text"], ["old text"])
     both, new, old = (signed_headers(secrets, "m", 7, b"{}") for secrets in names)
     assert both["webhook-signature"].split() == [new["webhook-signature"], old["webhook-signature"]]
     assert both["X-Transflow-Signature"] == new["X-Transflow-Signature"]
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "whsec_ä", "whsec_abc"])
-def test_an_empty_or_malformed_secret_is_refused(secret: str) -> None:
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "v1",
+        "short",
+        "whsec_",
+        "whsec_!!!",
+        "whsec_ä",
+        "whsec_abc",
+        "whsec_" + "QUJD" * 7,
+        "v1,whsec_" + "QUJD" * 7,
+        "whsk_" + "QUJD" * 8,
+        "whpk_" + "QUJD" * 8,
+    ],
+)
+def test_an_empty_short_or_malformed_secret_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="secret"):
         jobplane_webhooks.signing_key(secret)
     with pytest.raises(ValueError, match="secret"):
         signed_headers([secret], "m", 7, b"{}")
+
+
+def test_a_secret_signs_as_its_provider_shows_it() -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    assert signed_headers([f"v1,{secret}"], "m", 7, b"{}") == signed_headers(
+        [secret], "m", 7, b"{}"
+    )
 
 
 def test_without_secrets_headers_have_only_id_and_timestamp() -> None:
@@ -71,6 +93,14 @@ def test_without_secrets_headers_have_only_id_and_timestamp() -> None:
     [
         (5.0, "5"),
         (-0.0, "0"),
+        (2.0**53, "9007199254740992"),
+        (2.0**60, "1152921504606847000"),
+        (-123456789012345680000.0, "-123456789012345680000"),
+        (2**53 - 1, "9007199254740991"),
+        (2**60 + 1, "1152921504606846977"),
+        (float("inf"), "null"),
+        (float("nan"), "null"),
+        ((1, "\ud800é", {"\udfff": True}), '[1,"\\ud800é",{"\\udfff":true}]'),
         (5.2, "5.2"),
         (-0.5, "-0.5"),
         (1e-6, "0.000001"),

@@ -18,7 +18,7 @@ from jobplane_client._errors import (
     StaleTimestampError,
     WebhookBodyError,
 )
-from jobplane_webhooks import signing_key, standard_digest
+from jobplane_webhooks import bare_secret, signing_key, standard_digest
 
 _ID, _TIMESTAMP, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 _LEGACY_SIGNATURE = "x-transflow-signature"
@@ -40,9 +40,9 @@ def verify_webhook(
     """Verify a webhook notification and return its document.
 
     `raw_body` is the body as it arrived, before any parsing. `secrets` is one secret, or several
-    while they rotate. The key of a secret `whsec_…` is the base64 text after the prefix, decoded;
-    the key of any other secret is its text in UTF-8. The timestamp may be at most `tolerance`
-    seconds before or after `now` (epoch seconds).
+    while they rotate. The key of a secret `whsec_…` or `v1,whsec_…` is the base64 text after it,
+    decoded; the key of any other secret is its text in UTF-8. The timestamp may be at most
+    `tolerance` seconds before or after `now` (epoch seconds).
 
     The Standard Webhooks headers are required. `allow_legacy` also accepts a notification that
     has only `X-Transflow-Signature`. It has no timestamp, so it can be replayed at any time. Its
@@ -52,7 +52,7 @@ def verify_webhook(
 
     Raises MissingSignatureError, MalformedSignatureError, SignatureMismatchError,
     StaleTimestampError, FutureTimestampError or WebhookBodyError; ValueError for a secret that
-    is empty or not base64 after its prefix.
+    is empty, too short, or not base64 after its prefix.
     """
     texts = [secrets] if isinstance(secrets, str) else list(secrets)
     keys = [signing_key(text) for text in texts]
@@ -63,7 +63,9 @@ def verify_webhook(
     if known.get(_SIGNATURE):
         _verify_standard(known, body, keys, tolerance, time.time() if now is None else now)
     elif allow_legacy and known.get(_LEGACY_SIGNATURE):
-        _verify_legacy(known[_LEGACY_SIGNATURE], body, [text.encode() for text in texts])
+        _verify_legacy(
+            known[_LEGACY_SIGNATURE], body, [bare_secret(text).encode() for text in texts]
+        )
     else:
         raise MissingSignatureError(f"the notification has no {_SIGNATURE} header")
     return _document(body)

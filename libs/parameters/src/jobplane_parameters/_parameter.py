@@ -121,8 +121,11 @@ class Parameter[T]:
 
 
 def split_secrets(text: str) -> tuple[str, ...]:
-    """The secrets of a text, separated by spaces, line ends or commas; the newest is first."""
-    return tuple(secret for secret in re.split(r"[\s,]+", text) if secret)
+    """The secrets of a text, separated by spaces, line ends or commas; the newest is first.
+
+    `v1,whsec_…`, as some providers show a webhook's secret, is one secret: `whsec_…`.
+    """
+    return tuple(re.findall(r"(?:\bv1,(?=whsec_))?([^\s,]+)", text))
 
 
 def _code(error: Exception) -> str:

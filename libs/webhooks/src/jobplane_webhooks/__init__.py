@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobplane_webhooks._body import compact_json
     from jobplane_webhooks._delivery import Outcome, deliver
-    from jobplane_webhooks._signing import signed_headers, signing_key, standard_digest
+    from jobplane_webhooks._signing import (
+        bare_secret,
+        signed_headers,
+        signing_key,
+        standard_digest,
+    )
     from jobplane_webhooks._targets import Target, TargetRefusedError, TargetRules, target_of
 
 _HOMES = {
@@ -25,6 +30,7 @@ _HOMES = {
     "TargetRules": "_targets",
     "compact_json": "_body",
     "deliver": "_delivery",
+    "bare_secret": "_signing",
     "signed_headers": "_signing",
     "signing_key": "_signing",
     "standard_digest": "_signing",
@@ -36,6 +42,7 @@ __all__ = [
     "Target",
     "TargetRefusedError",
     "TargetRules",
+    "bare_secret",
     "compact_json",
     "deliver",
     "signed_headers",

@@ -1,26 +1,36 @@
 """JSON with the same text in Python and in JavaScript."""
 
 import json
+import math
 import re
 from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def compact_json(value: Any) -> str:
     """JSON exactly as JavaScript's JSON.stringify would write it: key order, numbers, no spaces.
 
-    Receivers depend on it that verify a signature over `JSON.stringify` of the parsed body.
+    Receivers depend on it that verify a signature over `JSON.stringify` of the parsed body. Whole
+    numbers beyond 2**53 are the exception: an int keeps all its digits, which JavaScript would
+    round when it parses them. A receiver of such numbers must verify the body as it arrived.
+    NaN and infinities are null.
     """
     if isinstance(value, dict):
         ordered = sorted(value, key=lambda key: (0, int(key)) if _is_array_index(key) else (1, 0))
-        pairs = (
-            f"{json.dumps(key, ensure_ascii=False)}:{compact_json(value[key])}" for key in ordered
-        )
+        pairs = (f"{_compact_string(key)}:{compact_json(value[key])}" for key in ordered)
         return f"{{{','.join(pairs)}}}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{','.join(map(compact_json, value))}]"
     if isinstance(value, float):
         return _compact_number(value)
-    return json.dumps(value, ensure_ascii=False)
+    return _compact_string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _compact_string(text: str) -> str:
+    """JavaScript escapes a surrogate without its other half, so that the text is valid UTF-8."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if quoted.isascii() else _SURROGATE.sub(lambda m: f"\\u{ord(m[0]):04x}", quoted)
 
 
 def _is_array_index(key: str) -> bool:
@@ -29,9 +39,11 @@ def _is_array_index(key: str) -> bool:
 
 
 def _compact_number(number: float) -> str:
-    """A finite number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`."""
-    if number.is_integer() and abs(number) < 1e21:
+    """A number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`, `1152921504606847000`."""
+    if number.is_integer() and abs(number) <= 2**53:
         return str(int(number))
+    if not math.isfinite(number):
+        return "null"
     from decimal import Decimal  # imported here, as few bodies have such a number
 
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
@@ -39,6 +51,8 @@ def _compact_number(number: float) -> str:
     point = len(text) + int(exponent)
     if -6 < point <= 0:
         plain = f"0.{'0' * -point}{text}"
+    elif len(text) <= point <= 21:
+        plain = text + "0" * (point - len(text))
     elif 0 < point <= 21:
         plain = f"{text[:point]}.{text[point:]}"
     else:

@@ -69,7 +69,7 @@ def deliver(
     addresses are checked, and the connection goes to one of them, without proxies and redirects.
     At most 16 KB of the answer are read. Blocks the thread; runs its own event loop.
     `trace_header` is X-Ray's header of the work that is reported, sent as W3C's `traceparent`.
-    Raises ValueError for a secret that is empty, or not base64 after `whsec_`.
+    Raises ValueError for a secret that `signing_key` refuses.
     """
     import asyncio
 
