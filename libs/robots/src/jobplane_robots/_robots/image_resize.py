@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from jobplane_robots._errors import FileTooLargeError, MalformedInputError
+from jobplane_robots._errors import FileTooLargeError, MalformedInputError, RobotError
 from jobplane_robots._io import CHUNK_BYTES, Outputs, RobotContext, RobotInput, RobotResult
 from jobplane_robots._names import derived_name, safe_name, split_extension
+from jobplane_robots._pictures import (
+    depth_of,
+    exif_of,
+    grey_of,
+    in_srgb,
+    plays_of,
+    profile_family,
+    turned,
+    without_metadata,
+)
 from jobplane_robots._robot import RobotOptions, robot
 from jobplane_robots._text import MIB
 
@@ -27,19 +37,11 @@ READABLE = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 ANIMATED = {"PNG": "png", "WEBP": "webp", "GIF": "gif"}
 SPOOL_BYTES = 8 * MIB  # a larger image is buffered on disk
-# What Pillow's formats raise for damaged files.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
+SRGB_GAMMA = 1 / 2.2
+NAMES = {"exif": "EXIF data", "profile": "colour profile"}
+# The longest side, and the most plays, that a format can hold.
+MAX_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
+MAX_PLAYS = {"GIF": 65_536, "WEBP": 65_535}
 
 Side = Annotated[int | None, Field(ge=1, le=16_384)]
 
@@ -59,6 +61,12 @@ FORMATS = {
 }
 
 
+def _colour(text: str) -> str:
+    if not re.fullmatch(r"#[0-9A-Fa-f]{6}([0-9A-Fa-f]{2})?", text):
+        raise ValueError("must look like #ffffff, or #ffffff80 with an opacity")
+    return text
+
+
 class ImageResizeOptions(RobotOptions):
     """The new size in pixels, the strategy, and the format.
 
@@ -71,9 +79,7 @@ class ImageResizeOptions(RobotOptions):
     height: Side = None
     resize_strategy: Literal["fit", "min_fit", "fillcrop", "pad", "stretch"] = "fit"
     zoom: bool = True
-    background: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}([0-9A-Fa-f]{2})?$")] = (
-        "#ffffff"
-    )
+    background: Annotated[str, AfterValidator(_colour)] = "#ffffff"
     format: Literal["jpg", "png", "webp", "gif"] | None = None
     quality: Annotated[int, Field(ge=1, le=100)] = 85
     strip: bool = False
@@ -106,21 +112,24 @@ def image_resize(
                 original.write(chunk)
         original.seek(0)
         image = _decode(cast(BinaryIO, original), options, context)
-        _encode(image, cast(BinaryIO, resized), options)
-        resized.seek(0)
+        _write(image, cast(BinaryIO, resized), options)
         name = _output_name(source.name, image.target)
         width, height = image.frames[0].size
-        meta = {"width": width, "height": height, "frames": len(image.frames)}
+        meta = {"width": width, "height": height, "frames": image.count}
         with outputs.create(name, mime=image.target.mime, meta=meta) as output:
             while chunk := resized.read(CHUNK_BYTES):
                 output.write(chunk)
-    counts = {"frames": len(image.frames)}
+    counts = {"frames": image.count}
     return RobotResult(counts=counts, meta=meta, warnings=tuple(image.warnings))
 
 
 @dataclass
 class _Resized:
-    """The scaled frames and their metadata, ready to be saved."""
+    """The scaled frames and their metadata, ready to be saved; `plays` is 0 for ever.
+
+    `hidden`: the first frame is shown only where the animation isn't. `count` is how many frames
+    were written.
+    """
 
     target: _Format
     frames: list[Image.Image] = field(default_factory=list)
@@ -128,10 +137,37 @@ class _Resized:
     warnings: list[str] = field(default_factory=list)
     exif: bytes | None = None
     profile: bytes | None = None
-    loop: int | None = None
+    source_profile: bytes | None = None
+    plays: int = 0
+    hidden: bool = False
+    count: int = 0
+
+    def warn(self, text: str) -> None:
+        """Add a warning, once for all frames."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
 
 def _decode(file: BinaryIO, options: ImageResizeOptions, context: RobotContext) -> _Resized:
+    """If the picture can't be read, perhaps it can without its metadata."""
+    try:
+        return _open(file, options, context)
+    except MalformedInputError:
+        file.seek(0)
+        bare = without_metadata(file.read())
+        if bare is None:
+            raise
+        try:
+            result = _open(BytesIO(bare), options, context)
+        except MalformedInputError:
+            bare = None
+        if bare is None:
+            raise
+        result.warnings.append("its metadata can't be read and is left out")
+        return result
+
+
+def _open(file: BinaryIO, options: ImageResizeOptions, context: RobotContext) -> _Resized:
     from PIL import Image
 
     try:
@@ -144,51 +180,168 @@ def _decode(file: BinaryIO, options: ImageResizeOptions, context: RobotContext) 
 
 
 def _resize(image: Image.Image, options: ImageResizeOptions, context: RobotContext) -> _Resized:
-    from PIL import ImageOps
-
     kind = image.format or ""
+    size = image.size  # a later frame of a GIF that is larger makes it larger
     target = options.format or KEPT.get(kind, "png")
     with _as_malformed_input():
         present = getattr(image, "n_frames", 1)
-    used = present if kind in ANIMATED and target in ANIMATED.values() else 1
-    result = _Resized(FORMATS[target], loop=image.info.get("loop"))
-    if used < present and kind != "MPO":
-        result.warnings.append(f"only the first of its {present} frames is kept")
-    if image.mode.startswith(("I", "F")):
-        result.warnings.append("its colour depth is reduced to 8 bits")
-    _check_pixels(image.size, used, options)
-    for number in range(used):
+        hidden = bool(image.info.get("default_image")) and present > 1
+        plays, depth = plays_of(image), depth_of(image)
+    animated = kind in ANIMATED and target in ANIMATED.values()
+    first, end = (int(hidden and target != "png"), present) if animated else (0, 1)
+    result = _Resized(FORMATS[target], plays=plays, hidden=hidden and first == 0 and end > 1)
+    if first:
+        result.warnings.append("its first picture, which animated viewers hide, is left out")
+    elif end < present:
+        what = "pictures" if kind in ("MPO", "TIFF") else "frames"
+        result.warnings.append(f"only the first of its {present} {what} is kept")
+    if depth > 8:
+        result.warnings.append(f"its colour depth is reduced from {depth} to 8 bits")
+    _check_pixels(image.size, end - first, options)
+    orientation = 1
+    for number in range(first, end):
         with _as_malformed_input():
             image.seek(number)
-            upright = ImageOps.exif_transpose(image)
-        _check_pixels(_plan(upright.size, options).canvas, used, options)
-        frame = _fit_target(_scale(_eight_bits(upright), options), result.target, options)
+            image.load()
+            if number == first:
+                orientation = _keep_metadata(image, result, options)
+            frame = turned(image, orientation)
+            if image.size != size:
+                frame = frame.crop((0, 0, *size))
+        _check_pixels(_plan(frame.size, options).canvas, end - first, options)
+        with _as_malformed_input():
+            frame = _in_colours(_eight_bits(frame, result), result, options)
+            frame = _fit_target(_scale(frame, options), result.target, options)
+            if target == "gif" != KEPT.get(kind) and frame.getcolors() is None:
+                result.warn("its colours are reduced to 256")
         result.frames.append(frame)
-        result.durations.append(upright.info.get("duration", 0))
-        if number == 0 and not options.strip:
-            result.exif = upright.getexif().tobytes() if upright.getexif() else None
-            # A profile is for one colour space, so it is wrong after a conversion.
-            if _family(upright.mode) == _family(frame.mode):
-                result.profile = upright.info.get("icc_profile")
+        result.durations.append(image.info.get("duration", 0))
         context.advance(0)
     return result
 
 
+def _keep_metadata(image: Image.Image, result: _Resized, options: ImageResizeOptions) -> int:
+    """Take EXIF and profile over, as far as they can be read; return the orientation."""
+    exif, orientation, readable = exif_of(image)
+    if not readable:
+        result.warnings.append("its EXIF data can't be read and is left out")
+    if profile := image.info.get("icc_profile"):
+        family = profile_family(profile)
+        if family == _family(image.mode):
+            result.source_profile = profile
+        else:
+            fault = "is for other colours" if family else "can't be read"
+            result.warn(f"its colour profile {fault} and is left out")
+    elif "srgb" not in image.info and abs(image.info.get("gamma", SRGB_GAMMA) - SRGB_GAMMA) > 0.01:
+        result.warn(f"its gamma of {image.info['gamma']:g} is left out; its colours may differ")
+    if exif and not options.strip:
+        if result.target.pillow == "GIF":
+            result.warn("its EXIF data is left out, as a GIF can't hold it")
+        else:
+            result.exif = exif
+    return orientation
+
+
+def _in_colours(frame: Image.Image, result: _Resized, options: ImageResizeOptions) -> Image.Image:
+    """The frame as it is if its profile can be kept, else in sRGB."""
+    profile, target, family = result.source_profile, result.target, _family(frame.mode)
+    stays = family == "rgb" or (
+        options.resize_strategy != "pad" and any(_family(mode) == family for mode in target.modes)
+    )
+    if profile is None:
+        if family == "cmyk" and not stays:
+            result.warn("it has no colour profile for CMYK; its colours may differ")
+        return frame
+    if stays and target.pillow != "GIF" and not options.strip:
+        result.profile = profile
+        return frame
+    converted = in_srgb(frame, profile)
+    if converted is None:
+        result.warn("its colour profile can't be applied; its colours may differ")
+    return converted or frame
+
+
+def _write(image: _Resized, file: BinaryIO, options: ImageResizeOptions) -> None:
+    """Save the picture, without metadata that the encoder refuses, and read it back."""
+    kind = image.target.pillow
+    longest = max(image.frames[0].size)
+    if longest > MAX_SIDES.get(kind, longest):
+        most = MAX_SIDES[kind]
+        raise FileTooLargeError(f"is or becomes {longest} pixels long; {kind} allows {most}")
+    failure: Exception | None = None
+    for left_out in ("", "exif", "profile"):
+        if left_out:
+            if not getattr(image, left_out):
+                continue
+            setattr(image, left_out, None)
+            image.warn(f"its {NAMES[left_out]} can't be written and is left out")
+        file.seek(0)
+        file.truncate()
+        try:
+            _encode(image, file, options)
+            file.seek(0)
+            _read_back(image, file)
+        except Exception as error:  # Pillow and its libraries raise various classes
+            failure = error
+            continue
+        file.seek(0)
+        return
+    raise RobotError(f"can't be written as {kind} with this content") from failure
+
+
 def _encode(image: _Resized, file: BinaryIO, options: ImageResizeOptions) -> None:
+    kind = image.target.pillow
     kept: dict[str, Any] = {"exif": image.exif, "icc_profile": image.profile}
     save: dict[str, Any] = {key: value for key, value in kept.items() if value}
-    if image.target.pillow in ("JPEG", "WEBP"):
+    if kind in ("JPEG", "WEBP"):
         save["quality"] = options.quality
     for frame in image.frames:
         frame.info.clear()  # Pillow would save its entries
     first, *more = image.frames
     if more:
-        save |= {"save_all": True, "append_images": more, "duration": image.durations}
-        if image.loop is not None:
-            save["loop"] = image.loop
-        if image.target.pillow == "GIF":
+        durations = [_duration(kind, each) for each in image.durations[int(image.hidden) :]]
+        save |= {"save_all": True, "append_images": more, "duration": durations}
+        plays = min(image.plays, MAX_PLAYS.get(kind, image.plays))
+        if kind == "GIF":
             save["disposal"] = 2
-    first.save(file, image.target.pillow, **save)
+            plays -= 1  # the repeats
+        if image.hidden:
+            save["default_image"] = True
+        if kind != "GIF" or image.plays != 1:
+            save["loop"] = max(plays, 0)
+    first.save(file, kind, **save)
+
+
+def _duration(kind: str, milliseconds: float) -> int:
+    """Of a frame, as the format can hold it: a GIF has hundredths of a second, a PNG 16 bits."""
+    if kind == "GIF":
+        return max(10, round(milliseconds / 10) * 10) if milliseconds else 0
+    return min(round(milliseconds), 65_535) if kind == "PNG" else round(milliseconds)
+
+
+def _read_back(image: _Resized, file: BinaryIO) -> None:
+    """Read what was written; warn of frames, durations and plays that it does not have."""
+    from PIL import Image
+
+    with Image.open(file, formats=[image.target.pillow]) as written:
+        if written.size != image.frames[0].size:
+            raise ValueError(f"{written.size} pixels were written")
+        image.count = getattr(written, "n_frames", 1)
+        durations = []
+        for number in range(image.count):
+            written.seek(number)
+            written.load()
+            durations.append(written.info.get("duration", 0))
+        if image.count > 1 and plays_of(written) != image.plays:
+            image.warn(f"it plays {plays_of(written)} times instead of {image.plays or 'for ever'}")
+    if missing := len(image.frames) - image.count:
+        image.warn(f"{missing} of its frames are like the one before and are joined with it")
+    shown = int(image.hidden)
+    lasts, lasted = sum(durations[shown:]), sum(image.durations[shown:])
+    if image.count > 1 and abs(lasts - lasted) > image.count / 2:
+        image.warn(
+            f"it takes {lasts:g} ms instead of {lasted:g} ms, as its format rounds durations"
+        )
 
 
 class _Plan(NamedTuple):
@@ -232,12 +385,17 @@ def _scale(frame: Image.Image, options: ImageResizeOptions) -> Image.Image:
     return frame
 
 
-def _eight_bits(frame: Image.Image) -> Image.Image:
+def _eight_bits(frame: Image.Image, result: _Resized) -> Image.Image:
     """The frame in one of L, LA, RGB, RGBA, CMYK: the modes that Pillow can scale smoothly."""
     if frame.mode.startswith("I;16"):
         return frame.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if frame.mode in ("1", "I", "F"):
+    if frame.mode == "1":
         return frame.convert("L")
+    if frame.mode in ("I", "F"):
+        grey, done = grey_of(frame)
+        if done:
+            result.warn(done)
+        return grey
     if frame.has_transparency_data:
         return frame.convert("LA" if frame.mode == "LA" else "RGBA")
     return frame if frame.mode in ("L", "CMYK") else frame.convert("RGB")
@@ -274,14 +432,19 @@ def _as_malformed_input() -> Iterator[None]:
     """Turn Pillow's errors into MalformedInputError. Wraps only Pillow's calls: errors of a sink
     or a caller don't mean a damaged image.
     """
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         yield
+    except (RobotError, Image.DecompressionBombError):
+        raise
     except UnidentifiedImageError as error:
         raise MalformedInputError("is not an image of a supported format") from error
-    except DECODE_ERRORS as error:
-        raise MalformedInputError("its image data is damaged or incomplete") from error
+    except MemoryError as error:
+        raise FileTooLargeError("needs more memory than there is") from error
+    except Exception as error:  # Pillow and its libraries raise various classes
+        reason = "its image data is damaged, incomplete or of a variant that can't be read"
+        raise MalformedInputError(reason) from error
 
 
 def _family(mode: str) -> str:
