@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Any
 
 import botocore.session
@@ -38,7 +39,9 @@ from jobplane_keys import (
     json_object,
     json_objects,
     link_signer,
+    make_token,
     read_item,
+    read_token,
     s3_options,
     sign_links,
     split_request_key,
@@ -55,14 +58,15 @@ MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
 LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
 
-# A place in a list is the time and id of its last assembly; the list is that of the token's user.
-TIME_IN_PLACE = re.compile(r"[ -~]{1,64}")
 MAX_BATCH = 100
 MAX_ANSWER_BYTES = 6_000_000  # the limit of Lambda is 6 MB, with headers
 MAX_BALANCED_BYTES = 1_000_000  # the limit for a load balancer is 1 MB
 ENVELOPE_BYTES = 1_000  # of an answer without its documents
 BATCH_READS = 6
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
+LIST_SECONDS = 20
+TOKEN = re.compile(r"[A-Za-z0-9_=-]{24,512}")
+WRONG_TOKEN = ("next", "must be the value of next from an earlier answer to the same user")
 LIST_FIELDS = tuple(
     name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
 )
@@ -110,10 +114,10 @@ class BatchLookUp:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A request for a page of the caller's assemblies, newest first, after `start`."""
+    """A request for a page of the caller's assemblies, newest first, from the place `token`."""
 
     limit: int
-    start: tuple[str, str] | None
+    token: str | None
 
 
 type Request = LookUp | BatchLookUp | Listing
@@ -341,21 +345,18 @@ def http_look_up(event: Mapping[str, Any], assembly_id: Any) -> LookUp:
 def listing_of(query: Mapping[str, str]) -> Listing:
     """The request of a page, from `limit` and `next`. Raises InvalidRequestError."""
     problems: list[tuple[str, str]] = []
-    limit, start = LIST_LIMIT, None
+    limit = LIST_LIMIT
     text = query.get("limit", str(LIST_LIMIT))
     if re.fullmatch(r"[0-9]{1,3}", text) and 1 <= int(text) <= MAX_LIST_LIMIT:
         limit = int(text)
     else:
         problems.append(("limit", f"must be a number from 1 to {MAX_LIST_LIMIT}"))
-    if (token := query.get("next")) is not None:
-        time_of_last, _, last = token.rpartition("~")
-        if TIME_IN_PLACE.fullmatch(time_of_last) and is_assembly_id(last):
-            start = time_of_last, last
-        else:
-            problems.append(("next", "must be the value of next from an earlier answer"))
+    token = query.get("next")
+    if token is not None and not TOKEN.fullmatch(token):
+        problems.append(WRONG_TOKEN)
     if problems:
         raise InvalidRequestError(problems)
-    return Listing(limit, start)
+    return Listing(limit, token)
 
 
 def invoking_caller(event: Mapping[str, Any]) -> Caller:
@@ -623,26 +624,52 @@ def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -
 def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> Answer:
     """Answer a listing, with fewer assemblies than its limit if they are large."""
     documents: list[Document] = []
-    start = request.start
-    for _ in range(LIST_READS):
-        items, start = read_page(str(caller.user_id), start, request.limit - len(documents))
+    start, last = place_of(request.token, caller), None
+    for reads in count(1):
+        wanted = request.limit - len(documents) if reads <= LIST_READS else MAX_LIST_LIMIT
+        items, start = read_page(str(caller.user_id), start, wanted)
         for item in items:
-            if not is_live(item, now) or not may_read(item, caller):
+            # The index has the assemblies of all tenants' users with this id.
+            if not may_read(item, caller):
                 continue
-            document = document_of(item, now)
-            room -= sent_bytes(json_text(document) + ",")
-            if room < 0 and documents:
-                last = documents[-1]
-                return page_of(documents, (last["created_at"], last["assembly_id"]))
-            documents.append(document)
-        if start is None or len(documents) >= request.limit:
-            break
-    return page_of(documents, start)
+            if is_live(item, now):
+                document = document_of(item, now)
+                room -= sent_bytes(json_text(document) + ",")
+                if documents and (room < 0 or len(documents) == request.limit):
+                    return page_of(documents, last, caller)
+                documents.append(document)
+            last = item["created_at"], item["assembly_id"]
+        if start is None:
+            return page_of(documents, None, caller)
+        if last and (len(documents) >= request.limit or reads >= LIST_READS):
+            return page_of(documents, last, caller)
+        if time.time() > now + LIST_SECONDS:
+            raise ThrottledError("no assembly of the caller was found in time")
+    raise AssertionError
 
 
-def page_of(documents: list[Document], following: tuple[str, str] | None) -> Answer:
-    """The answer with a page; `next` is the place of the following page."""
-    token = "~".join(following) if following else None
+def place_of(token: str | None, caller: Caller) -> tuple[str, str] | None:
+    """The time and id of the assembly after which a page begins. Raises InvalidRequestError."""
+    if token is None:
+        return None
+    try:
+        created_at, assembly_id = read_token(token, list_of(caller))
+    except (TypeError, ValueError):
+        created_at = assembly_id = None
+    # DynamoDB refuses larger keys, and empty ones.
+    if isinstance(created_at, str) and 0 < len(created_at) <= 64 and is_assembly_id(assembly_id):
+        return created_at, assembly_id
+    raise InvalidRequestError([WRONG_TOKEN])
+
+
+def list_of(caller: Caller) -> list[str | None]:
+    """What the token of a page is bound to."""
+    return ["assemblies", caller.tenant_id, caller.user_id]
+
+
+def page_of(documents: list[Document], last: tuple[str, str] | None, caller: Caller) -> Answer:
+    """The answer with a page; `next` leads to the assemblies after `last`, the caller's own."""
+    token = make_token(last, list_of(caller)) if last else None
     return answer(200, {"assemblies": documents, "next": token})
 
 

@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 
+from jobplane_keys import make_token, read_token
 from tests.examples import examples, with_fixtures
 from tests.unit.assemblies import (
     ENVIRONMENT,
@@ -602,10 +603,41 @@ def test_a_page_is_filled_although_the_index_has_expired_rows(status: ModuleType
     assert listed(status, {"limit": "3"})[0] == NEWEST_FIRST[::2]
 
 
-def test_a_next_token_of_another_user_shows_only_own_assemblies(status: ModuleType) -> None:
-    put(assembly("theirs", user_id="user-2", user={"userId": "user-2"}))
-    put(assembly("mine"))
-    assert listed(status, {"next": "2027-01-01T00:00:00.000Z~theirs"}) == [["mine"]]
+@pytest.mark.parametrize("limit", ["1", "2", "100"])
+@pytest.mark.parametrize("foreign", [3, 30])
+def test_pages_say_nothing_of_another_tenant(status: ModuleType, limit: str, foreign: int) -> None:
+    """A user has the same id there; the index has the rows of both."""
+    times = [f"2026-11-{number // 10 + 1:02}T0{number % 10}" for number in range(foreign)]
+    for number, moment in enumerate(times):
+        put(assembly(f"their-{number}", created_at=moment, tenant_id="tenant-2"))
+    for number in range(3):
+        put(assembly(f"mine-{number}", created_at=f"2026-10-0{number + 1}"))
+    given, seen = {"limit": limit}, []
+    while given.get("next", "") is not None:
+        body = ask(status, http("GET", "/assemblies", given))[1]
+        seen += [document["assembly_id"] for document in body["assemblies"]]
+        if (named := body["next"]) is not None:
+            place = read_token(named, ["assemblies", "tenant-1", "user-1"])
+            assert place[1] == seen[-1]
+        given["next"] = named
+    assert seen == ["mine-2", "mine-1", "mine-0"]
+
+
+def test_a_next_token_is_bound_to_tenant_and_user(status: ModuleType) -> None:
+    for number in range(3):
+        put(assembly(f"mine-{number}"))
+    named = ask(status, http("GET", "/assemblies", {"limit": "1"}))[1]["next"]
+    event = http("GET", "/assemblies", {"next": named})
+    assert ask(status, event)[0] == 200
+    for other in (token("user-2"), token(tenant="tenant-2")):
+        code, body, _ = ask(status, event | {"headers": {"authorization": f"Bearer {other}"}})
+        assert (code, body["problems"][0]["field"]) == (400, "next")
+
+
+@pytest.mark.parametrize("place", [7, None, [], ["x"], ["x", 7], [7, "x"], ["", "x"], ["x", "a/b"]])
+def test_a_forged_place_is_400(status: ModuleType, place: Any) -> None:
+    forged = make_token(place, ["assemblies", "tenant-1", "user-1"])
+    assert ask(status, http("GET", "/assemblies", {"next": forged}))[0] == 400
 
 
 @pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "ThrottlingException"])

@@ -38,9 +38,9 @@ from jobplane_files._requests import (
 from jobplane_files._resets import no_reset_because, reset_of, resets_of
 from jobplane_files._rows import IN_FLIGHT, Row
 from jobplane_files._timeline import disordered, history, timeline
-from jobplane_files._tokens import make_token, read_token
 from jobplane_files._walks import Lane, Walk, oldest_first
 from jobplane_files._watch import FILES_CHANGED, ITERATORS_EXPIRED, STREAM_TIMED_OUT, StreamWatch
+from jobplane_keys import make_token, read_token
 
 __all__ = [
     "FILES_CHANGED",

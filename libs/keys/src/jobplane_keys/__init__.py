@@ -71,6 +71,7 @@ from jobplane_keys._tables import (
     subscriptions_table,
     ttl_after,
 )
+from jobplane_keys._tokens import make_token, read_token
 from jobplane_keys._workspaces import (
     CLAIM_PURGE_SECONDS,
     CLAIM_SKEW_SECONDS,
@@ -184,6 +185,7 @@ __all__ = [
     "json_object",
     "json_objects",
     "link_signer",
+    "make_token",
     "new_request_id",
     "new_result_id",
     "new_upload_id",
@@ -196,6 +198,7 @@ __all__ = [
     "public_assembly",
     "query_items",
     "read_item",
+    "read_token",
     "record_id",
     "refusing_plain_http",
     "request_key",
