@@ -71,6 +71,7 @@ RETRY_DELAYS = (5, 30, 120, 600, 3600, 21600)
 MAX_RECEIVES = len(RETRY_DELAYS) + 1  # maxReceiveCount of the queue
 JITTER = 0.1
 PARAMETER_SECONDS = 60.0
+NOT_DELIVERED = "NOT (#webhook.#status = :delivered AND #webhook_execution = :execution)"
 SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
 
 telemetry = Telemetry("deliver-webhook")
@@ -321,8 +322,8 @@ def claim_delivery(item: Document, now: float) -> bool:
     return update_assembly(
         item["assembly_id"],
         "SET #webhook_claim_until = :until",
-        "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now) AND "
-        "NOT (#webhook.#status = :delivered AND #webhook_execution = :execution)",
+        "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now)"
+        f" AND {NOT_DELIVERED}",
         until=now + CLAIM_SECONDS,
         now=now,
         delivered="delivered",
@@ -330,29 +331,46 @@ def claim_delivery(item: Document, now: float) -> bool:
     ).done
 
 
-def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
-    """Record the webhook's state and return it. The row of a newer execution is not changed."""
+def record_webhook(
+    item: Document, status: str, attempts: int, code: int | None, claim: float | None = None
+) -> Written:
+    """Record the webhook's state, and end the claim on its delivery.
+
+    Neither the row of a newer execution is changed, nor a delivery undone; and with `claim`, the
+    end of the delivery's claim, only `delivered` is recorded once another receive has claimed it.
+    """
     state: Document = {"status": status, "attempts": attempts}
     if code is not None:
         state["last_response_code"] = code
     if attempts:
         state["last_attempt_at"] = iso_time(time.time())
+    condition = SAME_EXECUTION
+    values: Document = {"execution": execution_of(item)}
+    if status not in {"delivered", "disabled"}:
+        condition = f"({condition}) AND {NOT_DELIVERED}"
+        values["delivered"] = "delivered"
+    change = "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled"
+    if claim is not None:
+        change += " REMOVE #webhook_claim_until"
+        if status != "delivered":
+            condition = f"#webhook_claim_until = :claim AND ({condition})"
+            values["claim"] = claim
     written = update_assembly(
         item["assembly_id"],
-        "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled "
-        "REMOVE #webhook_claim_until",
-        SAME_EXECUTION,
+        change,
+        condition,
         state=state,
-        execution=execution_of(item),
         disabled=status == "disabled",
+        **values,
     )
     if not written.done:
-        telemetry.info("webhook state belongs to an earlier execution", status=status)
+        telemetry.info("webhook state is out of date", status=status)
+        return written
     if status in {"failed", "disabled", "refused", "unsigned_refused"}:
         telemetry.metric("WebhookFailed")
     elif status == "delivered":
         telemetry.metric("WebhookDelivered")
-    return state
+    return written
 
 
 def forget_webhook(item: Document) -> None:
@@ -450,7 +468,8 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
         outcome = Outcome("unsigned_refused", error="unsigned_refused")
     status = status_on_demand(recorded, outcome, is_delivered(item))
     try:
-        recorded = record_webhook(item, status, earlier + made, outcome.status_code)
+        written = record_webhook(item, status, earlier + made, outcome.status_code)
+        recorded = json_object(written.item.get("webhook")) or recorded
     except Exception as error:
         telemetry.exception("webhook outcome not recorded", error)
     shown = {"status_code": outcome.status_code, "error": outcome.error}
@@ -519,25 +538,32 @@ def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
             forget_webhook(item)
             return None
         case NoHook("configuration_unavailable"):
-            return settle(item, message, number, Outcome("retry"))
+            return settle(item, message, number, Outcome("retry"), None)
         case NoHook(reason):
             record_webhook(item, reason, number, None)
             return None
-    if not claim_delivery(item, time.time()):
+    now = time.time()
+    if not claim_delivery(item, now):
         telemetry.info("webhook is being delivered by another receive")
         return float(CLAIM_SECONDS)
-    return settle(item, message, number + 1, attempt(hook, item, number + 1, seconds))
+    outcome = attempt(hook, item, number + 1, seconds)
+    return settle(item, message, number + 1, outcome, now + CLAIM_SECONDS)
 
 
-def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcome) -> float | None:
+def settle(
+    item: Document, message: QueuedDelivery, number: int, outcome: Outcome, claim: float | None
+) -> float | None:
     """Record an attempt. Returns the seconds to the next one, None if the message is done."""
-    if outcome.result != "retry":
-        record_webhook(item, outcome.result, number, outcome.status_code)
+    is_last = message.receives >= MAX_RECEIVES
+    is_open = outcome.result == "retry"
+    status = ("failed" if is_last else "retrying") if is_open else outcome.result
+    recorded = record_webhook(item, status, number, outcome.status_code, claim).done
+    if not recorded and status != "delivered":
+        return float(CLAIM_SECONDS)  # what another receive has recorded decides
+    if not is_open:
         return None
-    if message.receives >= MAX_RECEIVES:
-        record_webhook(item, "failed", number, outcome.status_code)
+    if is_last:
         return 0.0  # at its next receive SQS moves the message to the dead-letter queue
-    record_webhook(item, "retrying", number, outcome.status_code)
     return max(retry_delay(message.receives, random.random()), outcome.retry_after)
 
 

@@ -386,6 +386,53 @@ def test_a_message_delivered_after_the_read_is_not_delivered_again(delivery: Mod
     assert delivery.receiver.requests == []
 
 
+@pytest.mark.parametrize("late", [200, 404, 500])
+@pytest.mark.parametrize("other", ["delivered", "retrying"])
+def test_a_late_receive_replaces_no_outcome_of_the_next_one(
+    delivery: ModuleType, late: int, other: str
+) -> None:
+    """It stood still until another receive had claimed the delivery; only its success counts."""
+    put(assembly(webhook={"status": "pending", "attempts": 0}))
+    attempt, state = delivery.attempt, {"status": other, "attempts": 2}
+
+    def slow(*arguments: Any) -> Any:
+        outcome = attempt(*arguments)
+        until = {} if other == "delivered" else {"webhook_claim_until": time.time() + 20}
+        row = stored("asm-1") | {"webhook": state, "webhook_execution": 1} | until
+        put(row if until else {k: v for k, v in row.items() if k != "webhook_claim_until"})
+        return outcome
+
+    delivery.attempt = slow
+    delivery.receiver.behaviours = [reply(late)]
+    assert delivery.handler(message(), Context()) == (DONE if late == 200 else KEPT)
+    item = stored("asm-1")
+    if late == 200:
+        assert item["webhook"]["status"] == "delivered"
+    else:
+        assert item["webhook"] == state
+        assert ("webhook_claim_until" in item) is (other == "retrying")
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_a_failure_on_demand_does_not_undo_a_delivery_made_meanwhile(
+    delivery: ModuleType, code: int
+) -> None:
+    put(assembly(webhook={"status": "retrying", "attempts": 1}, webhook_execution=1))
+    attempts, state = delivery.attempt_repeatedly, {"status": "delivered", "attempts": 2}
+
+    def slow(*arguments: Any) -> Any:
+        outcome = attempts(*arguments)
+        put(stored("asm-1") | {"webhook": state, "webhook_claim_until": 7})
+        return outcome
+
+    delivery.attempt_repeatedly = slow
+    delivery.receiver.behaviours = [reply(code)] * 3
+    answer = deliver(delivery)["webhook"]
+    assert (answer["delivered"], answer["status"]) == (False, "delivered")
+    assert stored("asm-1")["webhook"] == state
+    assert stored("asm-1")["webhook_claim_until"] == 7
+
+
 def test_retries_share_an_id_and_have_new_timestamps_and_signatures(delivery: ModuleType) -> None:
     put(assembly())
     delivery.receiver.behaviours = [reply(500), reply(200)]
