@@ -721,11 +721,13 @@ export interface ValidateConsistencyOperation {
   source?: string | null;
 }
 /**
- * A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`.
+ * A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`, and
+ * `tenantId` where several tenants may have a user of this id.
  */
 export interface StatusInvocation {
   assemblyId: string;
   userId?: string | null;
+  tenantId?: string | null;
   triggerWebhook?: boolean | null;
 }
 /**
@@ -737,6 +739,7 @@ export interface BatchInvocation {
    */
   assemblyIds: string[];
   userId?: string | null;
+  tenantId?: string | null;
 }
 /**
  * An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer.

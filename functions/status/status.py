@@ -126,7 +126,7 @@ type Request = LookUp | BatchLookUp | Listing
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The user of a request. `user_id` is None for an allowed anonymous invoke, `tenant_id` for
-    every invoke.
+    an invoke that names none.
     """
 
     user_id: str | None
@@ -293,9 +293,10 @@ def invoked_request(event: Any) -> Request:
     if not isinstance(event, dict):
         raise InvalidRequestError([("event", "must be a JSON object")])
     problems: list[tuple[str, str]] = []
-    user = event.get("userId")
-    if user is not None and not (isinstance(user, str) and 1 <= len(user) <= 256):
-        problems.append(("userId", "must be a string of 1 to 256 characters"))
+    for field in ("userId", "tenantId"):
+        value = event.get(field)
+        if value is not None and not (isinstance(value, str) and 1 <= len(value) <= 256):
+            problems.append((field, "must be a string of 1 to 256 characters"))
     if "assemblyIds" in event and "assemblyId" not in event:
         return batch_of(event["assemblyIds"], problems)
     trigger = event.get("triggerWebhook")
@@ -360,11 +361,11 @@ def listing_of(query: Mapping[str, str]) -> Listing:
 
 
 def invoking_caller(event: Mapping[str, Any]) -> Caller:
-    """The caller of a direct invoke; its IAM role is trusted to set `userId`."""
+    """The caller of a direct invoke; its IAM role is trusted to set `userId` and `tenantId`."""
     user_id = event.get("userId")
     if user_id is None and not ALLOW_ANONYMOUS_INVOKE:
         raise UnauthorizedError("missing_user_id")
-    return Caller(user_id)
+    return Caller(user_id, event.get("tenantId"))
 
 
 def http_caller(event: Mapping[str, Any]) -> Caller:
@@ -383,10 +384,8 @@ def http_caller(event: Mapping[str, Any]) -> Caller:
 
 def may_read(item: Document, caller: Caller) -> bool:
     """Whether the caller may read the assembly. One without an owner belongs to no user."""
-    if caller.user_id is None:
-        return True
-    tenant_id = item.get("tenant_id")
-    return json_object(item.get("user")).get("userId") == caller.user_id and (
+    tenant_id, user_id = item.get("tenant_id"), json_object(item.get("user")).get("userId")
+    return (caller.user_id is None or user_id == caller.user_id) and (
         caller.tenant_id is None or tenant_id is None or tenant_id == caller.tenant_id
     )
 

@@ -68,6 +68,18 @@ def test_a_look_up_returns_a_document_with_links(client: StatusClient, stack: St
     assert jobplane_client.progress_message(document) == "Completed in 5.2s"
 
 
+def test_a_tenants_client_reads_nothing_of_another_tenant(status: ModuleType, stack: Stack) -> None:
+    """Although a user there has the same id."""
+    store(stack)
+    store(stack, "asm-2", tenant_id="tenant-2")
+    client = StatusClient("status", tenant_id="tenant-2", client=InProcessLambda(status))
+    with pytest.raises(jobplane_client.ForbiddenError):
+        client.get_status("asm-1", "user-1")
+    assert client.get_status("asm-2", "user-1").assembly_id == "asm-2"
+    found = client.get_batch_status(["asm-1", "asm-2"], "user-1")
+    assert [name for name, document in found.items() if document] == ["asm-2"]
+
+
 def test_each_refusal_raises_its_own_error(client: StatusClient, stack: Stack) -> None:
     store(stack)
     with pytest.raises(jobplane_client.ForbiddenError):

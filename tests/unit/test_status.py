@@ -227,6 +227,7 @@ BODIES = ("", "{", "[]", "null", "[" * 100_000, "9" * 5000, None)
         ("assemblyId", [MINE | {"assemblyId": value} for value in (
             "", None, "a" * 129, "a/b", "ä", 5, ["a"], {"S": "a"}, True)]),
         ("event", [None, [], "text", 5, True]),
+        ("tenantId", [MINE | {"tenantId": value} for value in ("", 7, "x" * 257)]),
         ("triggerWebhook", [MINE | {"triggerWebhook": value} for value in ("false", 1, 0, [])]),
         ("assemblyIds", [batch(ids) for ids in (
             None, "asm-1", ["a"] * 101, ["a", "b/c"], [5], {"a": 1}, [["a"]], [None])]),

@@ -39,6 +39,8 @@ _THROTTLES = frozenset(
 class StatusClient:
     """Looks assemblies up by invoking the status function, with the permissions of its IAM role.
 
+    `tenant_id` is the tenant of all its users; without one, a user's assemblies are those of the
+    users with this id in all tenants.
     `client` is a boto3 Lambda client to use instead of a new one for `region` and `endpoint_url`.
     `timeout` is the limit of one call in seconds. A call that fails for a passing reason is
     repeated up to `retries` times. Large batches are read with `concurrency` calls at a time.
@@ -50,6 +52,7 @@ class StatusClient:
         self,
         function_name: str,
         *,
+        tenant_id: str | None = None,
         client: Any = None,
         region: str | None = None,
         endpoint_url: str | None = None,
@@ -63,7 +66,9 @@ class StatusClient:
     ) -> None:
         if client is None:
             client = _new_client(region, endpoint_url, timeout, concurrency)
-        self._driver = Driver(_LambdaTransport(function_name, client), sleep, concurrency)
+        self._driver = Driver(
+            _LambdaTransport(function_name, client, tenant_id), sleep, concurrency
+        )
         self._flows = StatusFlows(
             retries=retries,
             cache_size=cache_size,
@@ -125,6 +130,7 @@ class AsyncStatusClient:
         self,
         function_name: str,
         *,
+        tenant_id: str | None = None,
         client: Any = None,
         region: str | None = None,
         endpoint_url: str | None = None,
@@ -138,7 +144,7 @@ class AsyncStatusClient:
     ) -> None:
         if client is None:
             client = _new_client(region, endpoint_url, timeout, concurrency)
-        transport = _ThreadedLambdaTransport(_LambdaTransport(function_name, client))
+        transport = _ThreadedLambdaTransport(_LambdaTransport(function_name, client, tenant_id))
         self._driver = AsyncDriver(transport, sleep, concurrency)
         self._flows = StatusFlows(
             retries=retries,
@@ -175,9 +181,10 @@ class AsyncStatusClient:
 
 
 class _LambdaTransport:
-    def __init__(self, function_name: str, client: Any) -> None:
+    def __init__(self, function_name: str, client: Any, tenant_id: str | None) -> None:
         self._function_name = function_name
         self._client = client
+        self._tenant_id = tenant_id
 
     def identify(self, user_id: str | None) -> Caller:
         return Caller(user_id)
@@ -192,6 +199,8 @@ class _LambdaTransport:
                 event["triggerWebhook"] = True
         if question.caller.key is not None:
             event["userId"] = question.caller.key
+        if self._tenant_id is not None:
+            event["tenantId"] = self._tenant_id
         return _answer(*self._invoke(json.dumps(event, separators=(",", ":")).encode()))
 
     def _invoke(self, payload: bytes) -> tuple[Mapping[str, Any], bytes]:

@@ -15,12 +15,15 @@ BatchIds = Annotated[list[AssemblyId], Field(max_length=MAX_BATCH)]
 
 
 class StatusInvocation(Input):
-    """A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`."""
+    """A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`, and
+    `tenantId` where several tenants may have a user of this id.
+    """
 
     model_config = CAMEL
 
     assembly_id: AssemblyId
     user_id: UserId | None = None
+    tenant_id: UserId | None = None
     trigger_webhook: bool | None = None
 
 
@@ -31,6 +34,7 @@ class BatchInvocation(Input):
 
     assembly_ids: BatchIds
     user_id: UserId | None = None
+    tenant_id: UserId | None = None
 
     @model_validator(mode="before")
     @classmethod
