@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -17,12 +18,15 @@ ASYNCAPI = REPOSITORY.root / "contracts" / "asyncapi.json"
 
 def test_the_contracts_have_exactly_the_routers_actions() -> None:
     (router,) = REPOSITORY.select(("router",))
-    actions = loaded(router, REPOSITORY).ACTIONS
+    module = loaded(router, REPOSITORY)
+    actions = module.ACTIONS
     described = {action.name: action for action in SOCKET_ACTIONS}
     assert set(described) == set(actions)
     for name, action in actions.items():
         payload = described[name].request.model_fields["payload"].annotation
-        assert action.payload is None or payload.__name__ == action.payload
+        kinds = [kind.__name__ for kind in get_args(payload) or [payload] if action.payload]
+        stored = ["StoredPayload"] if name in module.STORABLE else []
+        assert kinds == [*filter(None, [action.payload]), *stored]
         queued = action.mode == "async" or action.forcible
         assert (described[name].result is not None) is queued
         answered = action.mode == "sync" and name != "ping"
