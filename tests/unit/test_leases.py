@@ -352,6 +352,31 @@ def test_a_request_to_stop_hides_no_write(stack: Stack) -> None:
     assert (row["attempts"], row["cancel_requested"], asked) == (1, True, [True])
 
 
+def cancel(lease: RequestLease, row: Row) -> Any:
+    return lease.cancel(row, {"code": "CANCELLED"}, NOW)
+
+
+def park(lease: RequestLease, row: Row) -> Any:
+    return lease.park(row, NOW)
+
+
+def take_over(lease: RequestLease, row: Row) -> Any:
+    return lease.take_over(row, ME, NOW)
+
+
+@pytest.mark.parametrize("step", [cancel, park, take_over])
+def test_a_row_that_changed_and_looks_the_same_is_left_alone(
+    stack: Stack, step: Callable[[RequestLease, Row], Any]
+) -> None:
+    """A worker took the request, posted progress and put it back, all within one second."""
+    read = PENDING | {"write_id": "a"}
+    changed = read | {"write_id": "b", "progress": {"seq": 1}}
+    stack.put("requests", changed)
+    assert not step(lease_of(stack), read)
+    assert stack.items("requests") == [changed]
+    assert step(lease_of(stack), changed)
+
+
 NEW = {"owner": OWNER, "request_id": "req-1", "tenant_id": TENANT, "action": "echo"}
 
 

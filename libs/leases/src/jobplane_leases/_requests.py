@@ -41,7 +41,6 @@ NOT_ENDED = "attribute_exists(lease_shard)"
 """Holds for a request's row until it ends."""
 
 _OWNED = "#status = :processing AND lease_owner = :me"
-_AS_READ = "#status = :status AND lease_until = :lease_until"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
 
 
@@ -87,7 +86,7 @@ class RequestLease:
 
     def take_over(self, row: Mapping[str, Any], lease: Lease, now: float) -> Row | None:
         """Lease the request in order to end it, without an attempt; None if `row` has changed."""
-        return self._lease(lease, now, _AS_READ, _as_read(row))
+        return self._lease(lease, now, *_as_read(row))
 
     def renew(self, lease: Lease, now: float, progress: Row | None = None) -> Row:
         """Renew the lease, and store the progress. Raises LeaseLostError."""
@@ -129,7 +128,7 @@ class RequestLease:
         Call `requeue` afterwards: only a change back to PENDING starts another attempt.
         """
         changes = {"status": RequestStatus.RETRYING}
-        return self._change(changes, _AS_READ, _as_read(row), now, ("lease_owner",)).done
+        return self._change(changes, *_as_read(row), now, ("lease_owner",)).done
 
     def requeue(self, now: float) -> bool:
         """Put a waiting request into the stream again; False if it was not waiting."""
@@ -152,8 +151,8 @@ class RequestLease:
             "cancel_requested": True,
             "ended_at": iso_time(now),
         }
-        values = _as_read(row) | {"status": RequestStatus.PENDING}
-        done, ended = self._change(changes, _AS_READ, values, now, _LEASE)
+        condition, values = _as_read({**row, "status": RequestStatus.PENDING})
+        done, ended = self._change(changes, condition, values, now, _LEASE)
         return ended if done else None
 
     def ask_to_cancel(self) -> bool:
@@ -258,5 +257,14 @@ def enqueue_request(dynamodb: Any, table: str, row: Mapping[str, Any], now: floa
     )
 
 
-def _as_read(row: Mapping[str, Any]) -> Row:
-    return {"status": row["status"], "lease_until": row["lease_until"]}
+def _as_read(row: Mapping[str, Any]) -> tuple[str, Row]:
+    """The condition that a row is still as it was read, and its values.
+
+    `lease_until` is in whole seconds: within one of them, a request can be taken, put back and
+    requeued, and have the same one again. `write_id` tells these apart; older rows have none.
+    """
+    condition = "#status = :status AND lease_until = :lease_until"
+    values = {"status": row["status"], "lease_until": row["lease_until"]}
+    if "write_id" in row:
+        return f"{condition} AND write_id = :read_id", values | {"read_id": row["write_id"]}
+    return condition, values
