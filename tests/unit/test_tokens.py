@@ -213,12 +213,19 @@ def test_permissions_must_be_a_list_of_storable_texts(permissions: Any) -> None:
         VERIFIER.verify(token(permissions=permissions))
 
 
-@pytest.mark.parametrize("crit", [["x-policy"], ["exp"], [], "x", None])
-def test_a_crit_header_is_refused_with_every_pyjwt(crit: Any, monkeypatch: MonkeyPatch) -> None:
-    """Versions before 2.12, which are allowed, ignore it."""
-    monkeypatch.setattr(jwt.PyJWS, "_validate_crit", lambda *_: None)
-    demanding = jwt.encode(claims(), SECRET, headers={"crit": crit, "x-policy": 1})
-    with pytest.raises(InvalidTokenError, match="crit"):
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("crit", value) for value in (["x-policy"], ["exp"], [], "x", None)]
+    + [("kid", value) for value in ({}, ["a"], 1, None)],
+)
+def test_headers_that_old_versions_of_pyjwt_ignore_are_refused(
+    header: str, value: Any, monkeypatch: MonkeyPatch
+) -> None:
+    """Versions from 2.10.1 are allowed; they have no checks of these."""
+    for check in ("_validate_crit", "_validate_kid"):
+        monkeypatch.setattr(jwt.PyJWS, check, lambda *_: None, raising=False)
+    demanding = jwt.encode(claims(), SECRET, headers={header: value, "x-policy": 1})
+    with pytest.raises(InvalidTokenError, match=header):
         VERIFIER.verify(demanding)
 
 

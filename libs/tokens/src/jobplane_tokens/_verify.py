@@ -236,9 +236,11 @@ class TokenVerifier:
                         "verify_aud": self._settings.audience is not None,
                     },
                 )
-                # PyJWT before 2.12 ignores `crit`. No extension that it may require is supported.
+                # The lowest PyJWT that is allowed ignores both. No extension is supported.
                 if "crit" in decoded["header"]:
                     raise InvalidTokenError("crit requires an unknown extension")
+                if not isinstance(decoded["header"].get("kid", ""), str):
+                    raise InvalidTokenError("kid is not a string")
                 claims: dict[str, Any] = decoded["payload"]
                 return claims
             except jwt.ExpiredSignatureError as error:
