@@ -6,9 +6,9 @@
    says which. A condition is written as Holds(its name, what it says), so that TLC can drop it.
 
    There is no clock: a lease may run out at any moment, also that of a worker that only stands
-   still, and then goes on. `until` stands for `lease_until` in whole seconds: a later value may
-   equal an earlier one. `fresh` says whether a row is still the one that somebody has read, which
-   the code knows by `write_id`. An answer may be lost; a worker may stop for ever at any step. *)
+   still, and then goes on. `fresh` says whether a row is still the one that somebody has read, which
+   the code knows by `write_id`; `same` whether its `lease_until` is: in whole seconds, a later one
+   may equal an earlier one. An answer may be lost; a worker may stop for ever at any step. *)
 EXTENDS Integers, Sequences
 
 CONSTANTS
@@ -21,7 +21,6 @@ CONSTANTS
 
 None == "none"
 Ended == {"COMPLETED", "FAILED", "CANCELLED"}
-Seconds == {0, 1}
 
 VARIABLES
     row,          \* of the request
@@ -36,11 +35,11 @@ vars == <<row, document, worker, canceller, joins, told, broken>>
 
 Holds(condition, what) == condition \in Dropped \/ what
 
-NoRow == [status |-> None, owner |-> None, until |-> 0, overdue |-> FALSE, attempts |-> 0,
-          seq |-> 0, asked |-> FALSE]
-Idle == [does |-> "idle", seq |-> 0, saw |-> NoRow, fresh |-> FALSE, documentFresh |-> FALSE,
-         asked |-> FALSE]
-Nobody == [does |-> "idle", saw |-> NoRow, fresh |-> FALSE]
+NoRow == [status |-> None, owner |-> None, overdue |-> FALSE, attempts |-> 0, seq |-> 0,
+          asked |-> FALSE]
+Unread == [status |-> None, fresh |-> FALSE, same |-> FALSE]
+Idle == [does |-> "idle", seq |-> 0, saw |-> Unread, documentFresh |-> FALSE, asked |-> FALSE]
+Nobody == [does |-> "idle", seq |-> 0, saw |-> Unread]
 
 Init ==
     /\ row = NoRow
@@ -53,16 +52,18 @@ Init ==
 
 HasEnded == row.status \in Ended
 
-(* A write of the row; what others have read of it is no longer what it is. *)
-Stale(all) == [w \in Workers |-> [all[w] EXCEPT !.fresh = FALSE]]
-Write(new, all) ==
+(* What has been read is not the row any more; its `lease_until` may be. *)
+Stale(saw, same) == [saw EXCEPT !.fresh = FALSE, !.same = @ /\ same]
+StaleAll(all, same) == [w \in Workers |-> [all[w] EXCEPT !.saw = Stale(@, same)]]
+Write(new, all, same) ==
     /\ row' = new
-    /\ worker' = Stale(all)
-    /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+    /\ worker' = StaleAll(all, same)
+    /\ canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
+
+Seen == [status |-> row.status, fresh |-> TRUE, same |-> TRUE]
 
 (* A new end of the lease. One that is equal to the old one has run out like that. *)
-Leased(r, until) ==
-    [r EXCEPT !.until = until, !.overdue = @ /\ until = r.until]
+Leased(r, same) == [r EXCEPT !.overdue = @ /\ same]
 
 Breaks(promises) == broken' = broken \cup promises
 If(condition, promise) == IF condition THEN {promise} ELSE {}
@@ -79,7 +80,7 @@ Enqueue ==
     /\ row.status = None \/ "enqueue.absent" \in Dropped \/ "enqueue.expired" \in Dropped
     /\ \/ Holds("enqueue.absent", row.status = None)
        \/ Holds("enqueue.expired", FALSE)   \* a week after its end
-    /\ Write([NoRow EXCEPT !.status = "PENDING"], worker)
+    /\ Write([NoRow EXCEPT !.status = "PENDING"], worker, FALSE)
     /\ Breaks(If(row.status # None, "an id is used once"))
     /\ UNCHANGED <<document, joins, told>>
 
@@ -88,21 +89,21 @@ ReadToCancel ==
     /\ row.status # None
     /\ ~HasEnded
     /\ canceller' = [does |-> IF row.status = "PENDING" /\ row.attempts = 0 THEN "cancels"
-                              ELSE "asks", saw |-> row, fresh |-> TRUE]
+                              ELSE "asks", seq |-> row.seq + 1, saw |-> Seen]
     /\ UNCHANGED <<row, document, worker, joins, told, broken>>
 
-AsRead(name, saw, fresh) ==
+AsRead(name, saw) ==
     /\ Holds(name \o ".status", row.status = saw.status)
-    /\ Holds(name \o ".until", row.until = saw.until)
-    /\ Holds(name \o ".write", fresh)
+    /\ Holds(name \o ".until", saw.same)
+    /\ Holds(name \o ".write", saw.fresh)
 
 Cancel ==
-    LET seq == canceller.saw.seq + 1 IN
+    LET seq == canceller.seq IN
     /\ canceller.does = "cancels"
-    /\ AsRead("cancel", canceller.saw, canceller.fresh)
+    /\ AsRead("cancel", canceller.saw)
     /\ row' = [row EXCEPT !.status = "CANCELLED", !.owner = None, !.seq = seq, !.asked = TRUE,
                           !.overdue = FALSE]
-    /\ worker' = Stale(worker)
+    /\ worker' = StaleAll(worker, FALSE)
     /\ canceller' = Nobody
     /\ Tell(seq)
     /\ Breaks(EndsOnce \cup Numbered(seq) \cup TakesNoLease(None))
@@ -133,18 +134,18 @@ Job(w, all) == [all EXCEPT ![w] = [Idle EXCEPT !.does = "works", !.seq = row'.se
 Take(w) ==
     /\ worker[w].does = "idle"
     /\ row.status # None
-    /\ \E until \in Seconds :
+    /\ \E same \in BOOLEAN :
         /\ Holds("take.attempts", row.attempts < MaxAttempts)
         /\ \/ Holds("take.pending", row.status = "PENDING")
            \/ /\ Holds("take.retrying", row.status = "RETRYING")
               /\ Holds("take.mine", row.owner = w) \/ Holds("take.waited", row.overdue)
            \/ /\ Holds("take.processing", row.status = "PROCESSING")
               /\ Holds("take.left", row.overdue)
-        /\ row' = [Leased(row, until) EXCEPT !.status = "PROCESSING", !.owner = w,
+        /\ row' = [Leased(row, same) EXCEPT !.status = "PROCESSING", !.owner = w,
                                              !.attempts = @ + 1]
-        /\ \/ worker' = Stale(worker)
-           \/ worker' = Stale(Job(w, worker))
-        /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+        /\ \/ worker' = StaleAll(worker, same)
+           \/ worker' = StaleAll(Job(w, worker), same)
+        /\ canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
     /\ Breaks(EndsOnce \cup TakesNoLease(w)
               \cup If(row.attempts >= MaxAttempts, "attempts are bounded"))
     /\ UNCHANGED <<document, joins, told>>
@@ -157,12 +158,12 @@ Owned(name, w) ==
 Renew(w) ==
     /\ worker[w].does \in {"works", "runs"}
     /\ Owned("renew", w)
-    /\ \E until \in Seconds, report \in {0, 1} :
+    /\ \E same \in BOOLEAN, report \in {0, 1} :
         LET seq == worker[w].seq + report IN
         /\ seq <= MaxReports
-        /\ Write([Leased(row, until) EXCEPT !.seq = IF report = 1 THEN seq ELSE @,
-                                            !.status = "PROCESSING"],
-                 [worker EXCEPT ![w].seq = seq, ![w].asked = row.asked])
+        /\ Write([Leased(row, same) EXCEPT !.seq = IF report = 1 THEN seq ELSE @,
+                                           !.status = "PROCESSING"],
+                 [worker EXCEPT ![w].seq = seq, ![w].asked = row.asked], same)
         /\ IF report = 1 THEN Tell(seq) ELSE UNCHANGED told
         /\ Breaks(EndsOnce \cup TakesNoLease(w)
                   \cup (IF report = 1 THEN Numbered(seq) ELSE {}))
@@ -222,7 +223,7 @@ Finish(w) ==
     /\ Owned("finish", w)
     /\ \E status \in Ended :
         /\ Write([row EXCEPT !.status = status, !.owner = None, !.seq = seq, !.overdue = FALSE],
-                 [worker EXCEPT ![w] = Idle])
+                 [worker EXCEPT ![w] = Idle], FALSE)
         /\ Tell(seq)
         /\ Breaks(EndsOnce \cup TakesNoLease(w) \cup Numbered(seq))
     /\ UNCHANGED <<document, joins>>
@@ -231,15 +232,15 @@ Finish(w) ==
 PutBack(w) ==
     /\ worker[w].does \in {"works", "begins", "runs"}
     /\ Owned("put_back", w)
-    /\ \E until \in Seconds, keep \in BOOLEAN, counts \in BOOLEAN :
+    /\ \E same \in BOOLEAN, keep \in BOOLEAN, counts \in BOOLEAN :
         /\ counts \/ (joins < MaxJoins /\ ~keep /\ row.attempts > 0 /\ document = "none"
                        /\ worker[w].does = "works")
         /\ counts => row.attempts < MaxAttempts
         /\ joins' = IF counts THEN joins ELSE joins + 1
-        /\ Write([Leased(row, until) EXCEPT !.status = "RETRYING",
-                                            !.owner = IF keep THEN @ ELSE None,
-                                            !.attempts = IF counts THEN @ ELSE @ - 1],
-                 [worker EXCEPT ![w] = Idle])
+        /\ Write([Leased(row, same) EXCEPT !.status = "RETRYING",
+                                           !.owner = IF keep THEN @ ELSE None,
+                                           !.attempts = IF counts THEN @ ELSE @ - 1],
+                 [worker EXCEPT ![w] = Idle], same)
     /\ Breaks(EndsOnce \cup TakesNoLease(w))
     /\ UNCHANGED <<document, told>>
 
@@ -256,27 +257,26 @@ Stop(w) ==
 ReadOverdue(w) ==
     /\ worker[w].does = "idle"
     /\ row.overdue
-    /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT !.does = "sweeps", !.saw = row,
-                                                    !.fresh = TRUE]]
+    /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT
+                    !.does = IF row.attempts < MaxAttempts THEN "parks" ELSE "takes over",
+                    !.saw = Seen]]
     /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
 
 Park(w) ==
-    /\ worker[w].does = "sweeps"
-    /\ worker[w].saw.attempts < MaxAttempts
-    /\ AsRead("park", worker[w].saw, worker[w].fresh)
-    /\ Write([row EXCEPT !.status = "RETRYING", !.owner = None], [worker EXCEPT ![w] = Idle])
+    /\ worker[w].does = "parks"
+    /\ AsRead("park", worker[w].saw)
+    /\ Write([row EXCEPT !.status = "RETRYING", !.owner = None], [worker EXCEPT ![w] = Idle], TRUE)
     /\ Breaks(EndsOnce \cup TakesNoLease(None))
     /\ UNCHANGED <<document, joins, told>>
 
 TakeOver(w) ==
-    /\ worker[w].does = "sweeps"
-    /\ worker[w].saw.attempts >= MaxAttempts
-    /\ AsRead("take_over", worker[w].saw, worker[w].fresh)
-    /\ \E until \in Seconds :
-        /\ row' = [Leased(row, until) EXCEPT !.status = "PROCESSING", !.owner = w]
-        /\ \/ worker' = Stale([worker EXCEPT ![w] = Idle])
-           \/ worker' = Stale(Job(w, worker))
-        /\ canceller' = [canceller EXCEPT !.fresh = FALSE]
+    /\ worker[w].does = "takes over"
+    /\ AsRead("take_over", worker[w].saw)
+    /\ \E same \in BOOLEAN :
+        /\ row' = [Leased(row, same) EXCEPT !.status = "PROCESSING", !.owner = w]
+        /\ \/ worker' = StaleAll([worker EXCEPT ![w] = Idle], same)
+           \/ worker' = StaleAll(Job(w, worker), same)
+        /\ canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
     /\ Breaks(EndsOnce \cup TakesNoLease(w)
               \cup If(row.attempts < MaxAttempts, "attempts are used before a request fails"))
     /\ UNCHANGED <<document, joins, told>>
@@ -286,8 +286,9 @@ Requeue ==
     /\ Holds("requeue.status", row.status = "RETRYING")
     /\ Holds("requeue.free", row.owner = None)
     /\ row.status # "PENDING"
-    /\ \E until \in Seconds :
-        Write([Leased(row, until) EXCEPT !.status = "PENDING", !.overdue = FALSE], worker)
+    /\ row' = [row EXCEPT !.status = "PENDING", !.overdue = FALSE]
+    /\ worker' = StaleAll(worker, FALSE)   \* what the sweeper has read was overdue
+    /\ \E same \in BOOLEAN : canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
     /\ Breaks(EndsOnce \cup TakesNoLease(None))
     /\ UNCHANGED <<document, joins, told>>
 

@@ -5,6 +5,7 @@ conditions by the name that the specification gives it.
 """
 
 import ast
+import fnmatch
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -14,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from jobplane_leases import LeaseLostError, release_claim
+from jobplane_leases import (
+    Lease,
+    LeaseLostError,
+    RequestLease,
+    enqueue_request,
+    release_claim,
+    write_assembly,
+)
 from tests.unit.stack import AWS, ROOT, client_error, load
 
 HERE = Path(__file__).parent
@@ -24,7 +32,7 @@ WRITES: dict[str, Any] = {
     actions.items()
 }  # fmt: skip
 CONDITION = re.compile(
-    r"(?:attribute_\w+|size)\([^()]*\)(?:\s*[<>=]+\s*:\w+)?|[#\w.]+\s*(?:<=|>=|<>|=|<|>)\s*:\w+"
+    r"(?:attribute_\w+|size)\([^()]*\)(?:\s*[<>=]+\s*:\w+)?|[#\w.]+\s*(?:<=|>=|<>|=|<|>)\s*:?\w+"
 )
 NOW = 1_795_342_530.25
 CLAIM = {"claimId": {"S": "c1"}, "fence": {"N": "7"}, "taker": {"S": "other"}}
@@ -88,6 +96,29 @@ def release(client: Recorder, **whose: Any) -> None:
     release_claim(client, "t", "p#u", claim_id="c1", reason="done", now=NOW, **whose)
 
 
+READ = {"status": "PENDING", "lease_until": 1, "write_id": "a"}
+ME = Lease("me", 1)
+
+
+def of_request(step: Callable[[RequestLease], Any]) -> Callable[[Recorder], None]:
+    """A step of a request's lease, as what a client is sent."""
+
+    def send(client: Recorder) -> None:
+        with suppress(LeaseLostError):
+            step(RequestLease(client, "t", "tenant#user", "req-1"))
+
+    return send
+
+
+def enqueue(client: Recorder) -> None:
+    enqueue_request(client, "t", {"owner": "tenant#user", "request_id": "req-1"}, NOW)
+
+
+def write_document(client: Recorder) -> None:
+    with suppress(LeaseLostError):
+        write_assembly(client, "t", "a1", 1, {}, NOW)
+
+
 SENT: dict[str, Callable[[Recorder], None]] = {
     "claims.Acquire": acquire,
     "claims.Prolong": prolong,
@@ -97,6 +128,17 @@ SENT: dict[str, Callable[[Recorder], None]] = {
     "claims.ReleaseIssued": lambda client: release(client, fence=7),
     "claims.ReleaseHeld": lambda client: release(client, fence=7, is_worker=True),
     "claims.ReleaseOwned": lambda client: release(client, owner="execution"),
+    "requests.Enqueue": enqueue,
+    "requests.Take": of_request(lambda lease: lease.take(ME, NOW)),
+    "requests.TakeOver": of_request(lambda lease: lease.take_over(READ, ME, NOW)),
+    "requests.Renew": of_request(lambda lease: lease.renew(ME, NOW)),
+    "requests.Finish": of_request(lambda lease: lease.finish("me", {}, NOW)),
+    "requests.PutBack": of_request(lambda lease: lease.put_back("me", 1, NOW, keep=True)),
+    "requests.Park": of_request(lambda lease: lease.park(READ, NOW)),
+    "requests.Requeue": of_request(lambda lease: lease.requeue(NOW)),
+    "requests.Cancel": of_request(lambda lease: lease.cancel(READ, {}, NOW)),
+    "requests.AskToCancel": of_request(lambda lease: lease.ask_to_cancel()),
+    "requests.WriteDocument": write_document,
 }
 
 
@@ -110,8 +152,7 @@ def conditions_in(expression: str) -> list[str]:
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_has_the_conditions_of_the_table(name: str, client: Recorder) -> None:
     """Each of them, and no other."""
-    with suppress(LeaseLostError):
-        SENT[name](client)
+    SENT[name](client)
     write = WRITES[name]
     sent = client.sent[write.get("number", 0)]
     texts = {each["text"] for each in write["conditions"].values()}
@@ -143,8 +184,7 @@ def held_in(text: str) -> set[str]:
 def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
     """Or outside of the specifications, with the reason; and nothing else is."""
     listed = {site for write in WRITES.values() for site in write["code"]}
-    outside = {site for group in TABLE["outside"] for site in group["code"]}
-    assert not listed & outside
+    outside = [pattern for group in TABLE["outside"] for pattern in group["code"]]
     found = {
         site
         for folder in ("functions/*", "libs/*/src/*")
@@ -152,7 +192,10 @@ def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
         if path.name != "_writes.py"
         for site in sites(path)
     }
-    assert found == listed | outside
+    assert listed <= found
+    of_pattern = {pattern: set(fnmatch.filter(found, pattern)) for pattern in outside}
+    assert found - listed == set().union(*of_pattern.values())
+    assert all(of_pattern.values())
 
 
 WRITERS = frozenset({
