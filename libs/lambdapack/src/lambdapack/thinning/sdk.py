@@ -21,8 +21,9 @@ from lambdapack.thinning import cut_notice, iam
 from lambdapack.thinning.iam import ALSO_ALLOWED
 from lambdapack.workspace import Function
 
-# Operations that botocore itself calls: following a bucket to its region, directory buckets.
-CALLED_BY_BOTOCORE = {"s3": ("HeadBucket", "CreateSession")}
+# Operations that botocore itself calls: following a bucket to its region, directory buckets. It
+# takes the address of a form that it signs from CreateBucket.
+CALLED_BY_BOTOCORE = {"s3": ("CreateBucket", "CreateSession", "HeadBucket")}
 
 KEPT_TOP_LEVEL = ("partitions.json", "_retry.json", "sdk-default-configuration.json")
 ENDPOINT_RULES = "endpoint-rule-set-1"
