@@ -920,12 +920,15 @@ def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotIn
             limit = f"{upload['name']}: larger than {MAX_UPLOAD_BYTES} bytes"
             raise AssemblyError("FILE_TOO_LARGE", limit)
         upload["size"] = size
-        # The ETag is the md5 of an object that was sent in one part; else the object must be read.
-        if head["ETag"].strip('"') == upload["md5hash"]:
+        # The ETag is the md5 of an object that was sent whole. Of parts it is a digest and their
+        # number, which identifies the content and is not its md5. Other objects are read.
+        tag, _, parts = head["ETag"].strip('"').partition("-")
+        if tag == upload["md5hash"]:
             progress(size)
         else:
             verify(upload, progress)
-        inputs.append(robot_input(upload))
+            parts = ""
+        inputs.append(robot_input(upload | {"md5hash": None} if parts else upload))
     return inputs
 
 

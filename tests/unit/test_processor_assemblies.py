@@ -334,6 +334,24 @@ def test_a_multipart_upload_is_verified_by_its_bytes(assemblies: Assemblies) -> 
     assert assemblies.document(row)["results"]["h"][0]["meta"] == {"sha256": hashed(body)}
 
 
+def test_the_digest_of_its_parts_verifies_a_multipart_upload_unread(
+    assemblies: Assemblies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its md5 is unknown: a step that wants one verifies the size, with a warning."""
+    monkeypatch.setattr(assemblies.processor.module, "verify", None)
+    body = random.Random(7).randbytes(6 * 1024 * 1024)
+    entry = upload("big.bin", body)
+    parts = body[: 5 * 1024 * 1024], body[5 * 1024 * 1024 :]
+    digests = [hashlib.md5(part, usedforsecurity=False).digest() for part in parts]
+    entry["md5hash"] = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+    assemblies.put_in_parts(entry, *parts)
+    row = assemblies.run("tpl_archive", entry)
+    assert row["status"] == "COMPLETED"
+    ((_, packed),) = assemblies.outputs(row, "compressed").items()
+    assert gzip.decompress(packed) == body
+    assert "only the size was verified" in str(assemblies.document(row)["warnings"])
+
+
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("template", ["t", "tpl_archive"])
 def test_another_md5_reaches_no_step(assemblies: Assemblies, template: str, in_parts: bool) -> None:
