@@ -122,6 +122,8 @@ export interface Contracts {
   "functions/status/result": ProxyAnswer;
   "functions/sweep-claims/input": ClaimSweepEvent;
   "functions/sweep-claims/result": ClaimsSwept;
+  "functions/upload-parts/input": HttpEvent;
+  "functions/upload-parts/result": ProxyAnswer;
   "http/assembly": AssemblyDocument;
   "http/assembly-page": AssemblyPage;
   "http/batch-answer": BatchAnswer;

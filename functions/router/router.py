@@ -89,7 +89,9 @@ WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 ASSEMBLY_ID_FORM: Any = os.environ.get("ASSEMBLY_ID_FORM", "canonical")
 TEMPLATES_INDEX_PATH = os.environ["TEMPLATES_INDEX_PATH"]
 BRANCH = os.environ.get("BRANCH", "main")
-MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
+# The limit of S3 for one PUT.
+MAX_PUT_BYTES = 5 * 1024**3
+MAX_UPLOAD_BYTES = min(int(os.environ.get("MAX_UPLOAD_BYTES", MAX_PUT_BYTES)), MAX_PUT_BYTES)
 VERSION = os.environ.get("VERSION", "0.1.0")
 
 MAX_ATTEMPTS = 4
@@ -611,7 +613,13 @@ def create_upload(request: Request) -> Message:
             raise RefusedError(
                 ErrorCode.VALIDATION_ERROR,
                 "The file is too large",
-                details=[fault(field, f"at most {MAX_UPLOAD_BYTES} bytes")],
+                details=[
+                    fault(
+                        field,
+                        f"at most {MAX_UPLOAD_BYTES} bytes; send a larger file in parts, by "
+                        "POST /s3/multipart",
+                    )
+                ],
             )
     job = assembly_of(request, [file.md5hash for file in request.payload.files])
     found = dynamodb.get_item(

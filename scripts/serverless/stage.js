@@ -69,7 +69,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     httpCors: {
       allowedOrigins: [chosen.corsOrigin],
       allowedHeaders: ['authorization', 'content-type', 'if-none-match'],
-      allowedMethods: ['GET', 'POST', 'OPTIONS'],
+      allowedMethods: ['GET', 'POST', 'DELETE', 'OPTIONS'],
       exposedResponseHeaders: ['etag', 'retry-after'],
       maxAge: 3600,
     },

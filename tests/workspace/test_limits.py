@@ -40,6 +40,13 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     stage = stack.template.parameters
     processor, router, status = map(stack.load, ("processor", "router", "status"))
     claim, delivery = stack.load("claim"), stack.load("deliver-webhook")
+    uploads = stack.load("upload-parts")
+    bucket = stack.template.of_type("AWS::S3::Bucket")["FilesBucket"]
+    (abandoned,) = (
+        rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+        for rule in bucket["LifecycleConfiguration"]["Rules"]
+        if rule["Prefix"] == "uploads/"
+    )
     (stream,) = streams(stack)
     flow = read_yaml(ROOT / "resources" / "job-flow.asl.yml")
     documented = {what: limit for what, limit, _ in rows_of(DOCUMENT, "limits")}
@@ -48,7 +55,12 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "subscriptions of a connection": f"{router.MAX_SUBSCRIPTIONS:,}",
         "a token": f"{MAX_TOKEN_LENGTH:,} characters",
         "a socket's message, either way": f"{keys.MAX_MESSAGE_BYTES // 1024} KB",
-        "an upload": f"{stage['maxUploadBytes'] // 1024**3} GiB, one PUT",
+        "an upload in one PUT": f"{router.MAX_PUT_BYTES // 1024**3} GiB",
+        "an upload in parts": (
+            f"{stage['maxUploadBytes'] / 1024**4:.1f} TiB, {uploads.MAX_PARTS:,} parts of "
+            f"{uploads.MIN_PART_BYTES // 1024**2} MiB to {uploads.MAX_PART_BYTES // 1024**3} GiB"
+        ),
+        "an unfinished upload is kept": f"{abandoned} days",
         "files of an assembly": f"{payloads.MAX_FILES:,}",
         "payload and result in a request's row": (
             f"{(keys.MAX_ITEM_BYTES - leases.ROW_RESERVE_BYTES) // 1024} KB"
@@ -84,7 +96,8 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     }
     assert stream["maximumRecordAgeInSeconds"] == HOUR
     assert processor.LEASE_SECONDS == stage["leaseSeconds"]
-    assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
+    assert processor.MAX_UPLOAD_BYTES == uploads.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
+    assert router.MAX_UPLOAD_BYTES == router.MAX_PUT_BYTES
     assert delivery.MAX_RECEIVES == max_receive_count(stack, "WebhooksQueue")
     assert jobs_mapping(stack)["batchSize"] == processor.CONCURRENT_REQUESTS
 
@@ -174,7 +187,7 @@ def test_every_number_of_an_input_has_both_bounds() -> None:
 
 
 # Clients that wait longer for an answer, in seconds.
-PATIENT = {("processor", "s3"): 60, ("status", "lambda"): 27}
+PATIENT = {("processor", "s3"): 60, ("status", "lambda"): 27, ("upload-parts", "s3"): 24}
 
 
 @pytest.mark.parametrize("function", [function.name for function in Repository.here().functions()])

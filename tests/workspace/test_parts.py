@@ -32,6 +32,7 @@ TAKEN = {
     # Its processor queues webhooks, and clients look up its assemblies.
     "realtime": {
         "connect", "deliver-webhook", "disconnect", "dispatch", "processor", "router", "status",
+        "upload-parts",
     },  # fmt: skip
     "status": {"deliver-webhook", "status"},
     "files": {"count-files", "state-manager"},

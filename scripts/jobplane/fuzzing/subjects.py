@@ -136,6 +136,7 @@ CONTRACTS: dict[str, Contract] = {
         is_refusal=_is_error_status,
         quicken=_status_alone,
     ),
+    "upload-parts": Contract(statuses=frozenset({200, 400, 401, 404}), is_refusal=_is_error_status),
 }
 
 DEFAULT_CONTRACT = Contract(INPUT_ERRORS, is_refusal=_is_error_status)
