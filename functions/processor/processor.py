@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, Self
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     ASSEMBLY_TTL_SECONDS,
@@ -94,11 +94,9 @@ from jobplane_robots import (
 )
 from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
-    LiveConnections,
+    Listeners,
     Outbox,
-    forget_listener,
     is_connected,
-    listeners,
 )
 from jobplane_telemetry import Telemetry
 
@@ -269,50 +267,6 @@ class Progress:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Listeners:
-    """The listeners of one request: the connection that sent it, and its subscribers."""
-
-    def __init__(self, row: Row, on_answer: Callable[[], None]) -> None:
-        self._key = request_key(row["owner"], row["request_id"])
-        self._origin = row["connection_id"]
-        self._on_answer = on_answer
-        self._gone: set[str] = set()
-        self._connections = LiveConnections(dynamodb, TABLE_PREFIX)
-
-    @property
-    def is_origin_gone(self) -> bool:
-        """Whether a post found that the connection that sent the request has ended."""
-        return self._origin in self._gone
-
-    def post(self, message: Row, subscribers: int) -> None:
-        """Post a message to all listeners that have rights; delete a connection that is gone."""
-        targets = {self._origin}
-        if subscribers > 0:
-            with self._logged("subscribers not read"):
-                targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
-        targets -= self._gone
-        delivery = self._connections.send(
-            management(), targets, message, time.time(), on_answer=self._on_answer
-        )
-        if delivery.failed:
-            telemetry.metric("PostFailed", len(delivery.failed))
-            telemetry.warning("message not delivered", connections=delivery.failed)
-        for connection_id in delivery.gone:
-            self._gone.add(connection_id)
-            telemetry.info("connection gone", gone_connection_id=connection_id)
-            with self._logged("connection not dropped"):
-                forget_listener(dynamodb, TABLE_PREFIX, self._key, connection_id)
-
-    @contextmanager
-    def _logged(self, problem: str) -> Iterator[None]:
-        """Log an error of a delivery instead of raising it: the job must not fail."""
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            telemetry.metric("PostFailed")
-            telemetry.exception(problem, error)
-
-
 class Job:
     """A request in processing.
 
@@ -328,7 +282,13 @@ class Job:
         self.request = request_of(row["owner"], row["request_id"])
         self.invocation = invocation
         self.outbox = outbox or Outbox()
-        self.listeners = Listeners(row, self.outbox.answered)
+        self.listeners = Listeners(
+            dynamodb,
+            TABLE_PREFIX,
+            row,
+            on_error=post_failed,
+            on_answer=self.outbox.answered,
+        )
         self.seq: int = progress.get("seq", 0)
         self.subscribers: int = row.get("subscriber_count", 0)
         self.has_announced = False
@@ -411,7 +371,12 @@ class Job:
 
     def _post(self, message: Row, subscribers: int) -> None:
         try:
-            self.listeners.post(message, subscribers)
+            delivery = self.listeners.send(management(), message, subscribers)
+            if delivery.failed:
+                telemetry.metric("PostFailed", len(delivery.failed))
+                telemetry.warning("message not delivered", connections=delivery.failed)
+            for connection_id in delivery.gone:
+                telemetry.info("connection gone", gone_connection_id=connection_id)
         except Exception as error:
             telemetry.exception("message not posted", error)
         # `$disconnect`, which asks for this otherwise, may never come.
@@ -651,6 +616,12 @@ def result_entry(stored: StoredObject, original_id: str) -> Row:
         "md5hash": stored.md5hash,
     }
     return entry | ({"meta": dict(stored.meta)} if stored.meta else {})
+
+
+def post_failed(problem: str, error: Exception) -> None:
+    """Log an error of a delivery, which must not fail the job."""
+    telemetry.metric("PostFailed")
+    telemetry.exception(problem, error)
 
 
 def cancelled_body() -> Row:

@@ -16,8 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -69,10 +68,9 @@ from jobplane_leases import (
 )
 from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
-    LiveConnections,
+    Listeners,
+    Outbox,
     encode_message,
-    forget_listener,
-    listeners,
     post,
     rights_end,
     unsubscribe,
@@ -101,6 +99,8 @@ SEEN_EVERY_SECONDS = 60
 MAX_ANSWER_BYTES = 128 * 1024
 ENVELOPE_BYTES = 1024  # of an answer without its data
 MAX_FAULTS = 20
+# Less than the time that API Gateway waits for an answer.
+POST_SECONDS = 20.0
 MAX_SUBSCRIPTIONS = 1000
 # Of a payload in an object: the largest list of 1,000 files has 1.5 MB.
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
@@ -522,28 +522,23 @@ def listen(owner: str, request: Request, target: str) -> bool:
     return is_open
 
 
-@contextmanager
-def logged(problem: str) -> Iterator[None]:
-    """Log an error of a delivery instead of raising it: the state is stored already."""
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        telemetry.exception(problem, error)
-
-
 def announce(row: Mapping[str, Any], message: Message) -> None:
-    """Post to the connection that sent a request and to all subscribers, if they have rights."""
-    key, now = request_key(row["owner"], row["request_id"]), time.time()
-    targets = {row["connection_id"]}
-    if row.get("subscriber_count", 0) > 0:
-        with logged("subscribers not read"):
-            targets |= set(listeners(dynamodb, TABLE_PREFIX, key, now))
-    delivery = LiveConnections(dynamodb, TABLE_PREFIX).send(management(), targets, message, now)
-    for connection_id in delivery.gone:
-        with logged("connection not dropped"):
-            forget_listener(dynamodb, TABLE_PREFIX, key, connection_id)
-    if delivery.failed:
-        telemetry.warning("message not delivered", connections=delivery.failed)
+    """Post to the connection that sent a request and to all subscribers, if they have rights; an
+    endpoint that does not answer delays the caller by five seconds.
+    """
+    outbox = Outbox()
+    audience = Listeners(
+        dynamodb, TABLE_PREFIX, row, on_error=telemetry.exception, on_answer=outbox.answered
+    )
+
+    def send() -> None:
+        delivery = audience.send(management(), message, row.get("subscriber_count", 0))
+        if delivery.failed:
+            telemetry.warning("message not delivered", connections=delivery.failed)
+
+    outbox.put(send)
+    if not outbox.close(POST_SECONDS):
+        telemetry.warning("message not delivered in time")
 
 
 def end_connection(connection_id: str, now: float) -> None:

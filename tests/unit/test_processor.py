@@ -506,7 +506,7 @@ def test_a_silent_endpoint_costs_neither_lease_nor_end(
         first = stack.request()["lease_until"]
         for number in range(1, 5):
             job.report(number, "Going on")
-            until(lambda n=number: stack.request()["progress"]["percentage"] == n)  # type: ignore[misc]
+            until(lambda n=number: stack.request().get("progress", {}).get("seq") == n)  # type: ignore[misc]
         until(lambda: stack.request()["lease_until"] > first)
         return {}
 
@@ -826,7 +826,7 @@ def test_rights_that_end_during_a_job_end_its_messages(processor: Processor, sta
     def run(job: Any) -> Row:
         job.report(10, "With rights")
         processor.posted(1)
-        job.listeners.post({"type": "progress"}, 0)
+        job.listeners.send(processor.module.management(), {"type": "progress"}, 0)
         later = time.time() + 31
         stack.monkeypatch.setattr(processor.module.time, "time", lambda: later)
         return {}

@@ -7,6 +7,7 @@ and jitter.
 
 from jobplane_leases import transact
 from jobplane_sockets._connections import is_connected
+from jobplane_sockets._listeners import Listeners
 from jobplane_sockets._outbox import Outbox
 from jobplane_sockets._posting import MANAGEMENT_OPTIONS, Delivery, encode_message, post
 from jobplane_sockets._rights import LiveConnections, rights_end
@@ -21,6 +22,7 @@ from jobplane_sockets._subscriptions import (
 __all__ = [
     "MANAGEMENT_OPTIONS",
     "Delivery",
+    "Listeners",
     "LiveConnections",
     "Outbox",
     "drop_connection",
