@@ -330,6 +330,26 @@ def test_quotes_that_are_never_closed_cannot_take_quadratic_time(
         table(b'a,b\n1,"\n' + b'x","\n' * 6_000, on_error="drop")
 
 
+@given(
+    st.text(st.sampled_from('",;\r\nabé\ufeff\0'), max_size=40),
+    st.sampled_from(["utf-8", "utf-16", "utf-16-be", "cp1252"]),
+    st.sampled_from(["utf-8", "utf-16", "cp932"]),
+    st.integers(1, 40),
+)
+def test_any_file_gives_rows_or_a_named_fault(
+    text: str, codec: str, encoding: str, limit: int
+) -> None:
+    """With names of its own, every line is a row or a bad row."""
+    data = text.encode(codec, "replace")
+    names = {"columns": ["a", "b"], "header": False, "encoding": encoding}
+    rows, _, faults = table(data, **names, on_error="drop", max_row_length=limit, max_reported=99)
+    assert len(rows) + len(faults) <= data.count(b"\n") + data.count(b"\r") + 1
+    try:
+        table(data, encoding=encoding, max_field_length=limit)
+    except MalformedInputError as error:
+        assert error.where["row"] >= 1
+
+
 def test_lines_that_end_in_cr_are_lines_of_ndjson_too() -> None:
     assert run("/text/ndjson", b'{"a":1}\r2\r', on_error="drop")[0].counts["valid"] == 2
     _, sink = run("/ndjson/to-csv", b'{"a":1}\r{"a":2}')

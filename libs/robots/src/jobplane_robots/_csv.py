@@ -188,7 +188,7 @@ class Rows:
     def _too_long_row(self, line: int, reason: str) -> str:
         text = self._lines.text()
         first, field, end = self._broken_field(text)
-        if field != end or text[field] != '"':
+        if field != end or text[field : field + 1] != '"':
             return reason
         self._place(line, text, field)
         self._read_again(text, first)
