@@ -251,6 +251,14 @@ Stop(w) ==
        \/ w \in Mortal /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT !.does = "dead"]]
     /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
 
+(* What it wrote was refused. *)
+GiveUp(w) ==
+    /\ \/ worker[w].does \in {"parks", "takes over"} /\ ~worker[w].saw.fresh
+       \/ worker[w].does \in {"works", "begins", "runs", "stops", "ends"} /\ row.owner # w
+       \/ worker[w].does \in {"begins", "runs"} /\ ~worker[w].documentFresh
+    /\ worker' = [worker EXCEPT ![w] = Idle]
+    /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
+
 -----------------------------------------------------------------------------
 (* The sweeper, and the end of another request's assembly, which requeues its followers. *)
 
@@ -305,17 +313,18 @@ Next ==
     \/ \E w \in Workers :
         \/ Take(w) \/ Renew(w) \/ ReadDocument(w) \/ BeginDocument(w) \/ EndDocument(w)
         \/ ReadToEnd(w) \/ StopDocument(w) \/ StopAgain(w) \/ FindEnd(w) \/ Finish(w)
-        \/ PutBack(w) \/ Stop(w) \/ ReadOverdue(w) \/ Park(w) \/ TakeOver(w)
+        \/ PutBack(w) \/ Stop(w) \/ GiveUp(w) \/ ReadOverdue(w) \/ Park(w) \/ TakeOver(w)
 
-(* One worker is never killed, leases run out, and what can be done is done at some time. *)
+(* One worker is never killed, leases run out, not every answer is lost, and what can be done again
+   and again is done at some time. *)
 Fairness ==
     /\ WF_vars(Expire)
     /\ SF_vars(Requeue)
     /\ \A w \in Workers \ Mortal :
-        /\ SF_vars(Take(w)) /\ SF_vars(ReadOverdue(w)) /\ SF_vars(Park(w))
-        /\ SF_vars(TakeOver(w)) /\ SF_vars(Finish(w)) /\ SF_vars(FindEnd(w))
+        /\ SF_vars(Take(w) /\ worker'[w].does = "works") /\ SF_vars(ReadOverdue(w)) /\ SF_vars(Park(w))
+        /\ SF_vars(TakeOver(w) /\ worker'[w].does = "works") /\ SF_vars(Finish(w)) /\ SF_vars(FindEnd(w))
         /\ SF_vars(ReadDocument(w)) /\ SF_vars(BeginDocument(w)) /\ SF_vars(EndDocument(w))
-        /\ SF_vars(ReadToEnd(w)) /\ SF_vars(StopDocument(w)) /\ SF_vars(StopAgain(w))
+        /\ SF_vars(GiveUp(w)) /\ SF_vars(ReadToEnd(w)) /\ SF_vars(StopDocument(w)) /\ SF_vars(StopAgain(w))
 
 Spec == Init /\ [][Next]_vars /\ Fairness
 

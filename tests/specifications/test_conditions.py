@@ -169,6 +169,16 @@ def test_every_action_and_condition_is_in_its_specification() -> None:
         assert set(listed) == held_in(text)
 
 
+def test_a_promise_is_held_by_a_test_of_the_code() -> None:
+    """Each condition names the promise and the test, or why it is implied."""
+    for write in WRITES.values():
+        for entry in write["conditions"].values():
+            assert set(entry) in ({"text", "breaks", "test"}, {"text", "implied"})
+            if "test" in entry:
+                module, _, test = entry["test"].partition("::")
+                assert f"def {test}(" in (ROOT / "tests" / "unit" / module).read_text()
+
+
 def held_in(text: str) -> set[str]:
     """The conditions of a specification; those of a form that several writes share have its end."""
     found = set(re.findall(r'Holds\("([\w.]+)"', text)) | set(
