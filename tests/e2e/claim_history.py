@@ -1,11 +1,14 @@
 """A history of operations on claims, and the faults in it.
 
-Every operation took effect at some instant between its start and its end. A claim is *surely held*
-from the end of the operation that granted it to its expiry, or to the start of the first operation
-that ended it. Whatever contradicts that, whichever instants are assumed, is a fault.
+Every operation with an answer took effect at some instant between its start and its end. One
+without an answer may have taken effect at any instant after its start, also after its end, or
+never. A claim is *surely held* from the end of the operation that granted it to its expiry, or to
+the start of the first operation that ended it or may have. Whatever contradicts that, whichever
+instants are assumed, is a fault.
 """
 
 import itertools
+import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -31,19 +34,34 @@ class Operation:
     fence: int
     start: float
     end: float
-    answer: Answer
+    answer: Answer | None
+    """None if it never came."""
 
     @property
     def grant(self) -> Key | None:
         """The claim that an acquisition got."""
-        if self.kind != "acquire" or not self.answer["claimed"]:
+        if self.answer is None or self.kind != "acquire" or not self.answer["claimed"]:
             return None
         return self.answer["claimId"], self.answer["fence"]
 
     @property
     def frees(self) -> bool:
         """Whether it ended a claim, or reports that it was ended."""
-        return self.kind in ("release", "timeout") and bool(self.answer["released"])
+        return self._would_free and self.answer is not None and bool(self.answer["released"])
+
+    @property
+    def may_free(self) -> bool:
+        """Whether it may have ended a claim: it did, or its answer never came."""
+        return self._would_free and (self.answer is None or bool(self.answer["released"]))
+
+    @property
+    def _would_free(self) -> bool:
+        return self.kind in ("release", "timeout")
+
+    @property
+    def renews(self) -> bool:
+        """Whether it renewed a claim."""
+        return self.kind == "renew" and self.answer is not None and bool(self.answer["renewed"])
 
 
 class History:
@@ -57,12 +75,15 @@ class History:
     def note(
         self, workspace: str, kind: str, subject: str, fence: int, call: Callable[[], Answer]
     ) -> Answer:
-        """Make a call, and record its answer with start and end."""
+        """Make a call, and record its answer with start and end; None if it raises."""
         start = self._clock()
-        answer = call()
-        operation = Operation(workspace, kind, subject, fence, start, self._clock(), answer)
-        with self._lock:
-            self.operations.append(operation)
+        answer: Answer | None = None
+        try:
+            answer = call()
+        finally:
+            operation = Operation(workspace, kind, subject, fence, start, self._clock(), answer)
+            with self._lock:
+                self.operations.append(operation)
         return answer
 
 
@@ -76,6 +97,8 @@ class Tenure:
     over: float
     """From then on it is over, whatever else is assumed."""
     expiry: float
+    since: float
+    """It was not granted before."""
 
     def surely_held(self, start: float, end: float) -> bool:
         """Whether it was held from start to end."""
@@ -99,6 +122,8 @@ def _faults(operations: list[Operation]) -> Iterator[str]:
     yield from _two_holders(tenures)
     yield from _fences(tenures)
     for operation in operations:
+        if operation.answer is None:
+            continue
         if operation.kind == "acquire":
             yield from _acquisition(operation, operations, tenures)
         else:
@@ -113,13 +138,31 @@ def _tenures(operations: list[Operation]) -> dict[Key, Tenure]:
         if key is None or key in tenures:
             continue
         its = [other for other in operations if (other.subject, other.fence) == key]
-        renewed = [o.answer["expiresAt"] for o in its if o.kind == "renew" and o.answer["renewed"]]
-        expiry = renewed[-1] if renewed else operation.answer["expiresAt"]
-        freed = [other for other in its if other.frees]
-        surely_until = min([expiry, *(other.start for other in freed)])
-        over = min([expiry, *(other.end for other in freed)])
-        tenures[key] = Tenure(key, operation, surely_until, over, expiry)
+        assert operation.answer is not None
+        ends = [operation.answer["expiresAt"]]
+        ends += [other.answer["expiresAt"] for other in its if other.renews and other.answer]
+        # A renewal without an answer may have set any end, also a later one.
+        unknown = any(other.kind == "renew" and other.answer is None for other in its)
+        expiry = math.inf if unknown else ends[-1]
+        surely_until = min([ends[-1], *(other.start for other in its if other.may_free)])
+        over = min([expiry, *(other.end for other in its if other.frees)])
+        asked = [
+            other.start
+            for other in operations
+            if _unanswered_acquisition(other) and other.subject == operation.subject
+        ]
+        since = min([operation.start, *asked])
+        tenures[key] = Tenure(key, operation, surely_until, over, expiry, since)
     return tenures
+
+
+def _unanswered_acquisition(operation: Operation) -> bool:
+    return operation.kind == "acquire" and operation.answer is None
+
+
+def _may_be_granted(operations: list[Operation], before: float) -> bool:
+    """Whether a claim that nobody was told of may have been granted by then."""
+    return any(_unanswered_acquisition(each) and each.start < before for each in operations)
 
 
 def _two_holders(tenures: Mapping[Key, Tenure]) -> Iterator[str]:
@@ -136,7 +179,7 @@ def _fences(tenures: Mapping[Key, Tenure]) -> Iterator[str]:
     for one, other in itertools.combinations(by_grant, 2):
         if one.key[1] == other.key[1]:
             yield f"{one.key} and {other.key} have one fence"
-        elif one.granted.end <= other.granted.start and one.key[1] > other.key[1]:
+        elif one.granted.end <= other.since and one.key[1] > other.key[1]:
             yield f"the fence of {other.key} is below that of the earlier {one.key}"
 
 
@@ -148,14 +191,21 @@ def _acquisition(
         repeats = tenure.granted.subject == operation.subject and tenure.granted is not operation
         if repeats and tenure.surely_held(*span) and operation.grant != tenure.key:
             yield f"{operation.subject} was sent again and got no {tenure.key}"
-    if not operation.answer["claimed"]:
-        yield from _refusal(operation, tenures)
+    if operation.answer is not None and not operation.answer["claimed"]:
+        holder = operation.answer["holder"]
+        yield from _refusal(operation, (holder["claimId"], holder["fence"]), operations, tenures)
 
 
-def _refusal(operation: Operation, tenures: Mapping[Key, Tenure]) -> Iterator[str]:
-    holder = operation.answer["holder"]
-    tenure = tenures.get((holder["claimId"], holder["fence"]))
+def _refusal(
+    operation: Operation,
+    holder: Key,
+    operations: list[Operation],
+    tenures: Mapping[Key, Tenure],
+) -> Iterator[str]:
+    tenure = tenures.get(holder)
     if tenure is None:
+        if _may_be_granted(operations, operation.end):
+            return
         yield f"{operation.subject} was refused for a claim that was never granted"
         return
     released = tenure.over < tenure.expiry and tenure.over < operation.start
@@ -168,24 +218,34 @@ def _of_a_holder(
 ) -> Iterator[str]:
     key = (operation.subject, operation.fence)
     tenure = tenures.get(key)
-    if tenure is None:
+    if tenure is not None:
+        yield from _of_a_claim(operation, operations, tenures, tenure)
+    elif not _may_be_granted(operations, operation.end):
         yield f"{operation.kind} of {key}, which was never granted"
-        return
+
+
+def _of_a_claim(
+    operation: Operation,
+    operations: list[Operation],
+    tenures: Mapping[Key, Tenure],
+    tenure: Tenure,
+) -> Iterator[str]:
+    key, answer = tenure.key, operation.answer or {}
     its = [other for other in operations if (other.subject, other.fence) == key]
-    earlier = [other for other in its if other.frees and other is not operation]
+    earlier = [other for other in its if other.may_free and other is not operation]
     # Taken by a claim with a higher fence, before this began.
     superseded = any(
         other.key[1] > key[1] and other.granted.end < operation.start for other in tenures.values()
     )
-    freed = any(other.end < operation.start for other in earlier)
-    succeeded: bool = operation.answer["renewed" if operation.kind == "renew" else "released"]
+    freed = any(other.frees and other.end < operation.start for other in earlier)
+    succeeded: bool = answer["renewed" if operation.kind == "renew" else "released"]
     if not succeeded:
         if tenure.surely_held(operation.start, operation.end):
             yield f"{operation.kind} of {key} was refused while it was held"
     elif operation.kind == "renew":
         if superseded or freed or _expired_before(operation, tenure, operations):
             yield f"{key} was renewed by a stale holder"
-    elif operation.answer.get("repeated"):
+    elif answer.get("repeated"):
         if not any(other.start < operation.end for other in earlier):
             yield f"{key} is said to have been released before, which it was not"
     elif operation.kind == "release" and (superseded or freed):
@@ -196,13 +256,15 @@ def _of_a_holder(
 
 def _expired_before(operation: Operation, tenure: Tenure, operations: list[Operation]) -> bool:
     """Whether the claim had expired before a renewal began."""
-    ends = [
-        other.answer["expiresAt"]
+    its = [
+        other
         for other in operations
         if other.kind == "renew"
         and other is not operation
         and (other.subject, other.fence) == tenure.key
-        and other.answer["renewed"]
         and other.start < operation.end
     ]
+    if any(other.answer is None for other in its) or tenure.granted.answer is None:
+        return False
+    ends = [other.answer["expiresAt"] for other in its if other.renews and other.answer]
     return bool(max([tenure.granted.answer["expiresAt"], *ends]) < operation.start)

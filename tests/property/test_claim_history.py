@@ -49,7 +49,28 @@ BRIEF = acquired(0, 1, "m1", 1, expires=5)
 FREED = released(2, 3, "claim-m1", 1)
 SECOND, LATE = acquired(2, 3, "m2", 2), acquired(8, 9, "m2", 2)
 
+
+def unanswered(start: float, kind: str, subject: str, fence: int = 0) -> Operation:
+    """Its answer never came."""
+    return Operation("a#b", kind, subject, fence, start, start + 1, None)
+
+
 RIGHT = {
+    "a release without an answer that took effect": [
+        FIRST, unanswered(2, "release", "claim-m1", 1), acquired(8, 9, "m2", 2),
+    ],
+    "a release without an answer that took effect long after, or never": [
+        FIRST, unanswered(2, "release", "claim-m1", 1), renewed(4, 5, "claim-m1", 1),
+        refused(6, 7, "m2", "claim-m1", 1), acquired(8, 9, "m2", 2),
+    ],
+    "an acquisition without an answer that others find": [
+        unanswered(0, "acquire", "m1"), refused(4, 5, "m2", "claim-m1", 1),
+        acquired(6, 7, "m1", 1), released(8, 9, "claim-m1", 1),
+    ],
+    "a renewal without an answer that kept the claim": [
+        BRIEF, unanswered(3, "renew", "claim-m1", 1), refused(8, 9, "m2", "claim-m1", 1),
+        renewed(10, 11, "claim-m1", 1),
+    ],
     "nothing": [],
     "one after the other": [
         FIRST, FREED, acquired(4, 5, "m2", 2), renewed(6, 7, "claim-m2", 2),
@@ -87,6 +108,13 @@ RIGHT = {
 }  # fmt: skip
 
 WRONG = {
+    "a grant before a release without an answer began": (
+        [FIRST, SECOND, unanswered(4, "release", "claim-m1", 1)], "was granted while"),
+    "a grant that a renewal without an answer can't explain": (
+        [FIRST, unanswered(1, "renew", "claim-m1", 1), SECOND], "was granted while"),
+    "a holder from nowhere, before anybody asked": (
+        [refused(0, 1, "m1", "claim-0", 1), unanswered(4, "acquire", "m2")],
+        "that was never granted"),
     "a double grant": ([FIRST, SECOND], "was granted while"),
     "a double grant at one moment": (
         [acquired(0, 2, "m1", 1), acquired(1, 3, "m2", 2)], "were held at once"),
@@ -215,6 +243,17 @@ def simulated(bug: str, seed: int) -> list[Operation]:
             answer = service.release(claim, fence)
         operations.append(Operation("a#b", kind, claim, fence, start, end, answer))
     return operations
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_lost_answers_of_a_correct_service_are_no_fault(seed: int) -> None:
+    """Whichever of its answers are lost."""
+    chance = random.Random(seed)
+    operations = [
+        replace(each, answer=None) if chance.random() < 0.2 else each
+        for each in simulated("", seed)
+    ]
+    assert faults(operations) == []
 
 
 @pytest.mark.parametrize("seed", range(30))
