@@ -278,6 +278,17 @@ def test_taking_over_raises_the_fence(jobs: Jobs, is_lost: bool) -> None:
     assert jobs.renew(claim, taker="worker-3")["fence"] == claim["fence"] + 2
 
 
+def test_an_expired_claim_is_not_taken(jobs: Jobs) -> None:
+    """Nor prolonged by a message that found it valid before."""
+    claim = jobs.acquire(ttlSeconds=10)
+    row, module = jobs.row(), jobs.function("claim")
+    jobs.clock.advance(11)
+    assert jobs.renew(claim, taker="worker-1") == {"renewed": False, "reason": "expired"}
+    event = {"projectUserId": WORKSPACE, "threadId": "thread-1", "messageId": "message-2"}
+    assert not module.prolong(row, module.Acquisition.of(event), jobs.clock.now)
+    assert jobs.row() == row
+
+
 def test_a_working_taker_is_not_relieved(jobs: Jobs) -> None:
     """Its renewals keep every other one away, though the message be delivered again."""
     claim = jobs.acquire()
