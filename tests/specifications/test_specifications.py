@@ -22,7 +22,7 @@ IMPLIED = [each for each in CONDITIONS if "implied" in each[2]]
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("*.tla")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("*.cfg")))
 def test_a_specification_keeps_its_promises(name: str) -> None:
     found = check(name)
     assert found.broken == frozenset(), found.output

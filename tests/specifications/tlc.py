@@ -58,21 +58,23 @@ def java() -> str:
 def check(name: str, *, dropped: Collection[str] = (), processors: int = 0) -> Outcome:
     """Check a specification, without some of its conditions if given.
 
-    With one processor, TLC finds the same counterexample each time.
+    `name` is that of a .cfg; the specification has the same name, up to the underscore if it has
+    one. With one processor, TLC finds the same counterexample each time.
     """
+    specification = name.partition("_")[0]
     settings = (HERE / f"{name}.cfg").read_text(encoding="utf-8")
     named = "{" + ", ".join(f'"{each}"' for each in sorted(dropped)) + "}"
     settings, found = re.subn(r"Dropped = \{\}", f"Dropped = {named}", settings)
     assert found == 1
     workers = str(processors or os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="jobplane-tlc-") as folder:
-        shutil.copy(HERE / f"{name}.tla", folder)
+        shutil.copy(HERE / f"{specification}.tla", folder)
         Path(folder, f"{name}.cfg").write_text(settings, encoding="utf-8")
         done = subprocess.run(
             [
                 java(), "-XX:+UseParallelGC", "-Xmx2g", f"-Djava.io.tmpdir={folder}",
                 "-cp", jar(), "tlc2.TLC", "-deadlock", "-workers", workers,
-                "-config", f"{name}.cfg", f"{name}.tla",
+                "-config", f"{name}.cfg", f"{specification}.tla",
             ],
             capture_output=True, text=True, cwd=folder, check=False,
         )  # fmt: skip
@@ -107,7 +109,7 @@ def _seconds(output: str) -> float:
 
 def main() -> None:
     """Check all specifications, and print what docs/specifications.md has of each."""
-    for path in sorted(HERE.glob("*.tla")):
+    for path in sorted(HERE.glob("*.cfg")):
         found = check(path.stem)
         kept = "keeps its promises" if not found.broken else f"breaks {sorted(found.broken)}"
         sys.stdout.write(
