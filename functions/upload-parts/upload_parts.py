@@ -427,8 +427,9 @@ def call_of(event: Mapping[str, Any]) -> Call:
 @telemetry.handler
 def handler(event: Any, context: Any) -> Answer:
     try:
-        call = call_of(json_object(event))
-        route = ROUTES.get(json_object(event).get("routeKey", ""))
+        event = json_object(event)
+        call = call_of(event)
+        route = ROUTES.get(str(event.get("routeKey")))
         if route is None:
             raise RefusedRequestError(404, {"error": "Unknown path"})
         return answer(200, route(call))

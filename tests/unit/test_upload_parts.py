@@ -288,8 +288,9 @@ def test_an_event_without_a_token_gets_401(uploads: Uploads, event: Any) -> None
     assert json.loads(answer["body"]) == {"error": "Authentication required"}
 
 
-def test_an_unknown_route_gets_404(uploads: Uploads) -> None:
-    assert uploads("PATCH /s3/multipart") == (404, {"error": "Unknown path"})
+@pytest.mark.parametrize("route", ["PATCH /s3/multipart", None, {}, []])
+def test_an_unknown_route_gets_404(uploads: Uploads, route: Any) -> None:
+    assert uploads(route) == (404, {"error": "Unknown path"})
 
 
 def test_a_form_limits_key_type_and_size(uploads: Uploads) -> None:
