@@ -161,7 +161,7 @@ def _unanswered_acquisition(operation: Operation) -> bool:
 
 
 def _may_be_granted(operations: list[Operation], before: float) -> bool:
-    """Whether a claim that nobody was told of may have been granted by then."""
+    """Whether a claim that no caller knows may have been granted by then."""
     return any(_unanswered_acquisition(each) and each.start < before for each in operations)
 
 

@@ -187,7 +187,7 @@ Working(w) ==
     [worker EXCEPT ![w] = [@ EXCEPT !.does = "works", !.fence = row'.fence, !.asked = 0,
                                     !.previous = None, !.lease = worker[w].asked + Ttl]]
 
-(* Nobody has taken the job from a worker that renewed so recently. *)
+(* No other worker has taken the job from a worker that renewed so recently. *)
 Certain(w) == now < worker[w].lease - Ttl + Hide
 
 Take(w) ==
@@ -343,7 +343,7 @@ NothingBroken == broken = {}
 OneWorkerPerFence ==
     \A v, w \in Workers : v # w /\ Live(v) /\ Live(w) => worker[v].fence # worker[w].fence
 
-(* While a worker believes that it has the workspace, nobody else gets it, unless its execution has
+(* While a worker believes that it has the workspace, no other claim gets it, unless its execution has
    ended: a worker hears of that later. *)
 OneHolder ==
     \A w \in Workers :
@@ -352,7 +352,7 @@ OneHolder ==
         /\ execution[worker[w].job].does = "runs"
         => row.claim = worker[w].claim
 
-(* Until a worker is no longer certain, nobody else has its job. *)
+(* Until a worker is no longer certain, no other worker has its job. *)
 CertainTaker ==
     \A w \in Workers : worker[w].does = "works" /\ Certain(w) =>
         row.claim # worker[w].claim \/ row.taker = w

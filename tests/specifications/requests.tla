@@ -39,13 +39,13 @@ NoRow == [status |-> None, owner |-> None, overdue |-> FALSE, attempts |-> 0, se
           asked |-> FALSE]
 Unread == [status |-> None, fresh |-> FALSE, same |-> FALSE]
 Idle == [does |-> "idle", seq |-> 0, saw |-> Unread, documentFresh |-> FALSE, asked |-> FALSE]
-Nobody == [does |-> "idle", seq |-> 0, saw |-> Unread]
+NotCancelling == [does |-> "idle", seq |-> 0, saw |-> Unread]
 
 Init ==
     /\ row = NoRow
     /\ document = "none"
     /\ worker = [w \in Workers |-> Idle]
-    /\ canceller = Nobody
+    /\ canceller = NotCancelling
     /\ joins = 0
     /\ told = 0
     /\ broken = {}
@@ -104,7 +104,7 @@ Cancel ==
     /\ row' = [row EXCEPT !.status = "CANCELLED", !.owner = None, !.seq = seq, !.asked = TRUE,
                           !.overdue = FALSE]
     /\ worker' = StaleAll(worker, FALSE)
-    /\ canceller' = Nobody
+    /\ canceller' = NotCancelling
     /\ Tell(seq)
     /\ Breaks(EndsOnce \cup Numbered(seq) \cup TakesNoLease(None))
     /\ UNCHANGED <<document, joins>>
@@ -112,7 +112,7 @@ Cancel ==
 (* Refused, it reads again. *)
 CancelAgain ==
     /\ canceller.does # "idle"
-    /\ canceller' = Nobody
+    /\ canceller' = NotCancelling
     /\ UNCHANGED <<row, document, worker, joins, told, broken>>
 
 (* Also by disconnect. It changes no `write_id`. *)
@@ -120,7 +120,7 @@ AskToCancel ==
     /\ canceller.does = "asks"
     /\ Holds("ask_to_cancel.not_ended", ~HasEnded)
     /\ row' = [row EXCEPT !.asked = TRUE]
-    /\ canceller' = Nobody
+    /\ canceller' = NotCancelling
     /\ Breaks(If(HasEnded, "an ended request does not change"))
     /\ UNCHANGED <<document, worker, joins, told>>
 
