@@ -8,6 +8,8 @@ export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
 export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
 export type WebhookStatus =
   "pending" | "delivered" | "retrying" | "failed" | "disabled" | "unsigned_refused" | "refused";
+export type DispatchEvent = LaneSweepEvent | StreamEvent;
+export type DispatchResult = BatchFailures | LanesSwept;
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
 export type ProcessorEvent = QueueEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
@@ -95,8 +97,8 @@ export interface Contracts {
   "functions/deliver-webhook/result": DeliverWebhookResult;
   "functions/disconnect/input": DisconnectEvent;
   "functions/disconnect/result": ProxyAnswer;
-  "functions/dispatch/input": StreamEvent;
-  "functions/dispatch/result": BatchFailures;
+  "functions/dispatch/input": DispatchEvent;
+  "functions/dispatch/result": DispatchResult;
   "functions/handle-timeout/input": HandleTimeoutEvent;
   "functions/handle-timeout/result": HandleTimeoutResult;
   "functions/processor/input": ProcessorEvent;
@@ -454,6 +456,20 @@ export interface ItemFailure {
  */
 export interface DisconnectEvent {
   requestContext: ConnectionContext;
+}
+/**
+ * The scheduled event that brings the slots of lanes into order.
+ */
+export interface LaneSweepEvent {
+  sweep: "lanes";
+}
+/**
+ * Numbers of rows of lanes, and of freed slots.
+ */
+export interface LanesSwept {
+  swept: {
+    [k: string]: number;
+  };
 }
 /**
  * Cleans up after a job that its worker did not end.
@@ -1239,6 +1255,7 @@ export interface RequestState {
   ended_at?: string;
   seq: number;
   progress: StoredProgress | null;
+  why_waiting?: WhyWaiting;
   error?: ErrorBody;
   result?: unknown;
   result_omitted?: boolean;
@@ -1251,6 +1268,16 @@ export interface StoredProgress {
   percentage: number;
   message: string;
   at: string;
+}
+/**
+ * Why a job does not run, and since when.
+ *
+ * `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
+ * may. `retrying`: an attempt has failed, and another one follows.
+ */
+export interface WhyWaiting {
+  reason: "queued" | "lane_full" | "retrying";
+  since: string;
 }
 /**
  * An error; `details` lists invalid fields as `{field, message}`.
@@ -1284,6 +1311,7 @@ export interface Subscribed {
   ended_at?: string;
   seq: number;
   progress: StoredProgress | null;
+  why_waiting?: WhyWaiting;
   error?: ErrorBody;
   result?: unknown;
   result_omitted?: boolean;
@@ -1300,7 +1328,8 @@ export interface Unsubscribed {
  * A request. One `id` of a client makes one job; without it the service generates an id.
  *
  * `metadata` is a map of strings: `{"mode": "async"}` queues an action that is otherwise answered
- * at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes.
+ * at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes, and
+ * `{"priority": "high"}` or `"low"` changes its place among the jobs that wait for a slot.
  */
 export interface ClientMessage {
   id?: string | null;
@@ -1329,7 +1358,8 @@ export interface PingRequest {
 export interface SyncMetadata {
   mode?: "sync";
   on_disconnect?: "detach" | "cancel";
-  [k: string]: string | "sync" | "detach" | "cancel" | undefined;
+  priority?: "high" | "normal" | "low";
+  [k: string]: string | "sync" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
 }
 /**
  * Returns the payload, at once or, with `mode: async`, as a job.
@@ -1348,7 +1378,9 @@ export interface EchoRequest {
 export interface Metadata {
   mode?: "sync" | "async";
   on_disconnect?: "detach" | "cancel";
-  [k: string]: string | "sync" | "async" | "detach" | "cancel" | undefined;
+  priority?: "high" | "normal" | "low";
+  [k: string]:
+    string | "sync" | "async" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
 }
 /**
  * Checks the service, at once or, with `mode: async`, by a job.
@@ -1438,7 +1470,8 @@ export interface UploadedFile {
 export interface AsyncMetadata {
   mode?: "async";
   on_disconnect?: "detach" | "cancel";
-  [k: string]: string | "async" | "detach" | "cancel" | undefined;
+  priority?: "high" | "normal" | "low";
+  [k: string]: string | "async" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
 }
 /**
  * Makes a report over the caller's tenant; needs the permission `reports`.

@@ -1,18 +1,25 @@
-"""Sends a message to the queue `jobs` for each request that became PENDING.
+"""Sends a message to the queue `jobs` for each request that may run.
 
-Trigger: the stream of `requests` (INSERT as PENDING, or back to PENDING), batches of at most 100
-records.
-Result: batch item failures, from the first record that the queue did not take.
-Errors: ValidationError for an event without records; errors of SQS when an unreadable record can't
+Triggers: the stream of `requests` (a request became PENDING, or one of a lane ended), batches of at
+most 100 records; a schedule with `{"sweep": "lanes"}` that frees the slots of requests that have
+ended and starts those that wait.
+A request with a lane needs one of its slots. Without one it waits in the index `waiting`, by
+priority and age, until another request of the lane ends.
+Result: batch item failures, from the first record that was not dealt with; a count for a sweep.
+Errors: ValidationError for an event that is neither; errors of SQS when an unreadable record can't
 be kept. The stream then delivers the batch again, and a message that is sent twice is harmless.
-A record that can't be parsed goes to the failure queue. No table is read or written.
+A record that can't be parsed goes to the failure queue. Reads and writes `lanes`, and of `requests`
+what says whether a request waits.
 """
 
 import json
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any, Self
 
@@ -22,69 +29,112 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
     CLIENT_OPTIONS,
+    DEFAULT_TABLE_PREFIX,
+    IN_FLIGHT_SHARDS,
+    TERMINAL_STATUSES,
     ValidationError,
     checked_input,
+    from_item,
     from_value,
     is_request_id,
+    pages,
+    query_items,
+    read_item,
+    request_key,
+    requests_table,
     split_owner_key,
+    split_request_key,
+    to_item,
     unreadable_record,
 )
+from jobplane_keys.lanes import (
+    MAX_LANE_SLOTS,
+    lanes_table,
+    split_lane_row,
+    waiting_shard,
+    waiting_shards,
+)
+from jobplane_leases import Lane, RequestLease, remove_lane_row
 from jobplane_telemetry import Telemetry
 
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+REQUESTS = requests_table(TABLE_PREFIX)
+LANES = lanes_table(TABLE_PREFIX)
 JOBS_QUEUE_URL = os.environ["JOBS_QUEUE_URL"]
 FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
 
 MESSAGES_PER_CALL = 10  # SQS takes no more
+# An index may show a request later than its row does. So long, a lane whose queue seems empty is
+# taken to have one.
+QUEUE_LAG_SECONDS = 3.0
+QUEUE_LOOKS_SECONDS = (0.1, 0.3)
+# With less time than this left, a sweep ends.
+SWEEP_RESERVE_SECONDS = 10.0
+ATTRIBUTES = (
+    "owner",
+    "request_id",
+    "status",
+    "trace_header",
+    "lane",
+    "lane_limit",
+    "waiting_order",
+)
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
 MESSAGE_GROUP = re.compile(r"[!-~]{1,128}")  # what SQS allows
 
+session = botocore.session.get_session()
+config = Config(**CLIENT_OPTIONS)
 telemetry = Telemetry("dispatch")
-sqs: Any = botocore.session.get_session().create_client("sqs", config=Config(**CLIENT_OPTIONS))
+sqs: Any = session.create_client("sqs", config=config)
 
 
 class UnreadableRecordError(ValueError):
     """A record that is not of the stream of `requests`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A request that a worker is to take, as a record of the stream names it."""
+class NotSentError(Exception):
+    """SQS did not take a message."""
 
-    sequence: str
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a stream record, or an entry of the index `waiting`, says of a request."""
+
     owner: str
     request_id: str
-    group: str
-    trace_header: str | None
+    trace_header: str | None = None
+    lane: str | None = None
+    lane_limit: int = 0
+    order: str = ""
 
     @classmethod
-    def of(cls, record: Any) -> Self:
-        """Raises UnreadableRecordError if the record does not name a request."""
-        try:
-            change = record["dynamodb"]
-            sequence, image = change["SequenceNumber"], change["NewImage"]
-            owner, request_id = from_value(image["owner"]), from_value(image["request_id"])
-            group = message_group(split_owner_key(owner)[0])
-            trace_header = from_value(image.get("trace_header", {"NULL": True}))
-        except Exception as error:
-            raise UnreadableRecordError("it does not name a request") from error
-        if not isinstance(sequence, str) or not SEQUENCE_NUMBER.fullmatch(sequence):
-            raise UnreadableRecordError("its sequence number is malformed")
-        if not is_request_id(request_id):
-            raise UnreadableRecordError("its request_id is malformed")
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        trace_header, lane = row.get("trace_header"), row.get("lane")
+        limit = row.get("lane_limit")
+        has_lane = isinstance(lane, str) and isinstance(limit, int) and 0 < limit <= MAX_LANE_SLOTS
         return cls(
-            sequence=sequence,
-            owner=owner,
-            request_id=request_id,
-            group=group,
+            owner=row["owner"],
+            request_id=row["request_id"],
             trace_header=trace_header if isinstance(trace_header, str) else None,
+            lane=lane if has_lane else None,
+            lane_limit=limit if has_lane else 0,
+            order=str(row.get("waiting_order", "")),
         )
+
+    @property
+    def key(self) -> str:
+        return request_key(self.owner, self.request_id)
+
+    @property
+    def row(self) -> RequestLease:
+        return RequestLease(dynamodb(), REQUESTS, self.owner, self.request_id)
 
     def entry(self, number: int) -> dict[str, Any]:
         """The message, as an entry of SendMessageBatch."""
         entry: dict[str, Any] = {
             "Id": str(number),
             "MessageBody": json.dumps({"owner": self.owner, "request_id": self.request_id}),
-            "MessageGroupId": self.group,
+            "MessageGroupId": message_group(self.owner),
         }
         if self.trace_header:
             trace = {"DataType": "String", "StringValue": self.trace_header}
@@ -92,8 +142,47 @@ class Start:
         return entry
 
 
-def message_group(tenant_id: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A record of the stream: a request that became PENDING, or that ended."""
+
+    sequence: str
+    request: Request
+    has_ended: bool
+
+    @classmethod
+    def of(cls, record: Any) -> Self:
+        """Raises UnreadableRecordError if the record does not name a request."""
+        try:
+            change = record["dynamodb"]
+            sequence, image = change["SequenceNumber"], change["NewImage"]
+            row = {name: from_value(image[name]) for name in ATTRIBUTES if is_plain(image, name)}
+            request = Request.of(row)
+            message_group(request.owner).encode()
+        except Exception as error:
+            raise UnreadableRecordError("it does not name a request") from error
+        if not isinstance(sequence, str) or not SEQUENCE_NUMBER.fullmatch(sequence):
+            raise UnreadableRecordError("its sequence number is malformed")
+        if not is_request_id(request.request_id):
+            raise UnreadableRecordError("its request_id is malformed")
+        return cls(sequence, request, row.get("status") in TERMINAL_STATUSES)
+
+
+def is_plain(image: Mapping[str, Any], name: str) -> bool:
+    """Whether an attribute is a text or a number."""
+    value = image.get(name)
+    return isinstance(value, dict) and bool(value.keys() & {"S", "N"})
+
+
+@cache
+def dynamodb() -> Any:
+    """Made for the first request that has a lane."""
+    return session.create_client("dynamodb", config=config)
+
+
+def message_group(owner: str) -> str:
     """The tenant's id, or a digest of it if SQS does not allow the id as a message group."""
+    tenant_id, _ = split_owner_key(owner)
     if MESSAGE_GROUP.fullmatch(tenant_id):
         return tenant_id
     return sha256(tenant_id.encode()).hexdigest()
@@ -106,46 +195,206 @@ def keep_unreadable(record: Any, error: UnreadableRecordError) -> None:
     sqs.send_message(QueueUrl=FAILURES_QUEUE_URL, MessageBody=unreadable_record(record, error))
 
 
-def send(starts: Sequence[Start]) -> list[str]:
-    """Send a message for each request; the sequence numbers of those that were not taken."""
-    entries = [start.entry(number) for number, start in enumerate(starts)]
-    try:
-        answer = sqs.send_message_batch(QueueUrl=JOBS_QUEUE_URL, Entries=entries)
-    except (BotoCoreError, ClientError) as error:
-        telemetry.exception("messages not sent", error)
-        return [start.sequence for start in starts]
-    sent = {entry["Id"] for entry in answer.get("Successful", ())}
-    failed = [start for number, start in enumerate(starts) if str(number) not in sent]
-    if failed:
-        telemetry.error("some messages not sent", refused=answer.get("Failed"))
-    return [start.sequence for start in failed]
+def send(requests: Sequence[Request]) -> list[Request]:
+    """Send a message for each request; those that were not taken, after which none was sent."""
+    for start in range(0, len(requests), MESSAGES_PER_CALL):
+        batch = requests[start : start + MESSAGES_PER_CALL]
+        entries = [request.entry(number) for number, request in enumerate(batch)]
+        try:
+            answer = sqs.send_message_batch(QueueUrl=JOBS_QUEUE_URL, Entries=entries)
+        except (BotoCoreError, ClientError) as error:
+            telemetry.exception("messages not sent", error)
+            answer = {}
+        sent = {entry["Id"] for entry in answer.get("Successful", ())}
+        done = [request for number, request in enumerate(batch) if str(number) in sent]
+        if done:
+            telemetry.debug("requests dispatched", request_ids=[each.request_id for each in done])
+        if len(done) < len(batch):
+            telemetry.error("some messages not sent", refused=answer.get("Failed"))
+            return [each for each in requests[start:] if each not in done]
+    return []
+
+
+def serve(lane: Lane, started: Sequence[Request], ended: Sequence[Request]) -> None:
+    """Free the slots of a lane's requests that ended, and start those that may run.
+
+    Raises NotSentError, and errors of DynamoDB.
+    """
+    waiting_at = lane.leave([request.key for request in ended]) if ended else None
+    waiting = list(started)
+    if started:
+        entered = set(lane.enter([request.key for request in started]))
+        require_sent([request for request in started if request.key in entered])
+        waiting = [request for request in started if request.key not in entered]
+    if waiting:
+        lane.set_waiting(time.time())
+        waiting = [each for each in waiting if each.row.wait_for_lane(shard_of(each), time.time())]
+        telemetry.metric("RequestWaits", len(waiting))
+    if waiting or waiting_at is not None:
+        start_waiting(lane, waiting)
+
+
+def require_sent(requests: Sequence[Request]) -> None:
+    """Send a message for each request. Raises NotSentError."""
+    if send(requests):
+        raise NotSentError
+
+
+def shard_of(request: Request) -> str:
+    """The partition of the index `waiting` for a request with a lane."""
+    return waiting_shard(str(request.lane), request.key)
+
+
+def start_waiting(lane: Lane, known: Sequence[Request] = ()) -> None:
+    """Start the next requests of a lane's queue, as many as it has free slots.
+
+    `known`: requests that wait, which the index may not show yet.
+    """
+    for pause in (*QUEUE_LOOKS_SECONDS, None):
+        state = lane.read()
+        if state.waiting_at is None and known:
+            state = state._replace(waiting_at=lane.set_waiting(time.time()))
+        queue = first_in_queue(lane.name, known, state.free + len(state.slots))
+        held = [each for each in queue if each.key in state.slots]
+        first = [each for each in queue if each.key not in state.slots][: state.free]
+        entered = set(lane.enter([each.key for each in first], is_next=True)) if first else set()
+        running = [*held, *(each for each in first if each.key in entered)]
+        require_sent(running)
+        gone = [each.key for each in running if not each.row.leave_queue(time.time())]
+        if gone:  # cancelled while the index still showed them
+            lane.leave(gone)
+            continue
+        if len(first) >= state.free or state.waiting_at is None:
+            return
+        if time.time() - state.waiting_at / 1000 > QUEUE_LAG_SECONDS:
+            lane.clear_waiting(state.waiting_at)
+            return
+        if pause is None:
+            return
+        time.sleep(pause)
+
+
+def first_in_queue(lane: str, known: Iterable[Request], most: int) -> list[Request]:
+    """The first requests that wait for a lane, by priority and age."""
+    found = {request.key: request for request in known}
+    for shard in waiting_shards(lane):
+        answer = dynamodb().query(
+            TableName=REQUESTS,
+            IndexName="waiting",
+            KeyConditionExpression="waiting_lane = :shard",
+            ExpressionAttributeValues=to_item({":shard": shard}),
+            Limit=max(1, most),
+        )
+        for item in answer["Items"]:
+            request = Request.of(from_item(item))
+            found.setdefault(request.key, request)
+    return sorted(found.values(), key=lambda request: request.order)
 
 
 def dispatch(records: Sequence[Any]) -> list[str]:
-    """Send the messages for some records; the sequence numbers of those that must come again."""
-    starts = []
+    """Deal with a batch of records; the sequence numbers of those that must come again."""
+    plain: list[Change] = []
+    lanes: defaultdict[str, list[Change]] = defaultdict(list)
     for record in records:
         try:
-            starts.append(Start.of(record))
+            change = Change.of(record)
         except UnreadableRecordError as error:
             keep_unreadable(record, error)
-    if not starts:
-        return []
-    failed = send(starts)
-    sent = [start.request_id for start in starts if start.sequence not in failed]
-    if sent:
-        telemetry.debug("requests dispatched", request_ids=sent)
+            continue
+        if change.request.lane is not None:
+            lanes[change.request.lane].append(change)
+        elif not change.has_ended:
+            plain.append(change)
+    unsent = send([change.request for change in plain])
+    failed = [change.sequence for change in plain if change.request in unsent]
+    for name, changes in lanes.items():
+        lane = Lane(dynamodb(), LANES, name, changes[-1].request.lane_limit)
+        try:
+            serve(
+                lane,
+                [change.request for change in changes if not change.has_ended],
+                [change.request for change in changes if change.has_ended],
+            )
+        except (BotoCoreError, ClientError, NotSentError) as error:
+            telemetry.exception("lane not served", error, lane=name)
+            failed += [change.sequence for change in changes]
     return failed
+
+
+def sweep(context: Any) -> dict[str, int]:
+    """Free the slots of requests that have ended, start those that wait, and drop empty rows.
+
+    Counts the rows and the freed slots. The error of a lane that could not be swept is raised
+    after the others.
+    """
+    counts: Counter[str] = Counter()
+    failure: Exception | None = None
+    lanes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for page in pages(dynamodb().scan, {"TableName": LANES, "ConsistentRead": True}):
+        for item in page["Items"]:
+            row = from_item(item)
+            lanes[split_lane_row(row["lane"])[0]].append(row)
+            counts["rows"] += 1
+    running = in_flight() if any("slots" in row for rows in lanes.values() for row in rows) else ()
+    for name, rows in lanes.items():
+        if context.get_remaining_time_in_millis() / 1000 < SWEEP_RESERVE_SECONDS:
+            break
+        try:
+            counts["freed"] += sweep_lane(name, rows, running)
+        except (BotoCoreError, ClientError, NotSentError) as error:
+            telemetry.exception("lane not swept", error, lane=name)
+            failure = error
+    if failure is not None:
+        raise failure
+    return dict(counts)
+
+
+def in_flight() -> frozenset[str]:
+    """The keys of all requests that have not ended, as the index shows them."""
+    return frozenset(
+        request_key(row["owner"], row["request_id"])
+        for shard in range(IN_FLIGHT_SHARDS)
+        for row in query_items(
+            dynamodb(),
+            TableName=REQUESTS,
+            IndexName="in-flight",
+            KeyConditionExpression="lease_shard = :shard",
+            ExpressionAttributeValues=to_item({":shard": f"lease-{shard}"}),
+        )
+    )
+
+
+def sweep_lane(name: str, rows: Sequence[Mapping[str, Any]], running: Container[str]) -> int:
+    """Bring one lane into order; the number of slots that were freed."""
+    lane = Lane(dynamodb(), LANES, name, max(row["lane_limit"] for row in rows))
+    slots = [key for row in rows for key in row.get("slots", ())]
+    ended = [key for key in slots if key not in running and has_ended(key)]
+    if ended:
+        telemetry.warning("slots of ended requests freed", lane=name, count=len(ended))
+    waiting_at = lane.leave(ended) if ended else None
+    if waiting_at is not None or any("waiting_at" in row for row in rows):
+        start_waiting(lane)
+    for row in rows:
+        if "slots" not in row and "waiting_at" not in row:
+            remove_lane_row(dynamodb(), LANES, row["lane"])
+    return len(ended)
+
+
+def has_ended(key: str) -> bool:
+    """Whether a request has ended, or does not exist."""
+    owner, request_id = split_request_key(key)
+    row = read_item(dynamodb(), REQUESTS, {"owner": owner, "request_id": request_id}, {"status"})
+    return row is None or row["status"] in TERMINAL_STATUSES
 
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    records = checked_input(event).get("Records")
+    if checked_input(event).get("sweep") == "lanes":
+        counts = sweep(context)
+        telemetry.info("lanes swept", **counts)
+        return {"swept": counts}
+    records = event.get("Records")
     if not isinstance(records, list):
         raise ValidationError("Records", "a list is required")
-    failed: list[str] = []
-    for start in range(0, len(records), MESSAGES_PER_CALL):
-        failed = dispatch(records[start : start + MESSAGES_PER_CALL])
-        if failed:
-            break  # the stream delivers everything from the first of them on again
+    failed = dispatch(records)
     return {"batchItemFailures": [{"itemIdentifier": sequence} for sequence in failed]}

@@ -58,6 +58,13 @@ from jobplane_keys import (
     unknown_template,
     upload_prefix,
 )
+from jobplane_keys.lanes import (
+    PRIORITIES,
+    action_lane,
+    tenant_lane,
+    waiting_order,
+    why_waiting,
+)
 from jobplane_leases import (
     NOT_ENDED,
     ROW_RESERVE_BYTES,
@@ -90,6 +97,7 @@ BRANCH = os.environ.get("BRANCH", "main")
 # The limit of S3 for one PUT.
 MAX_PUT_BYTES = 5 * 1024**3
 MAX_UPLOAD_BYTES = min(int(os.environ.get("MAX_UPLOAD_BYTES", MAX_PUT_BYTES)), MAX_PUT_BYTES)
+MAX_RUNNING_PER_TENANT = int(os.environ.get("MAX_RUNNING_PER_TENANT", "0"))
 VERSION = os.environ.get("VERSION", "0.1.0")
 
 MAX_ATTEMPTS = 4
@@ -146,12 +154,14 @@ class Action:
 
     `payload` is the name of a model of jobplane_models.payloads, or None for any object. `run`
     returns the data of the answer or, for an async action, additional fields of the job's row.
+    With a `limit`, the action's jobs have a lane of their own, of all tenants, with so many slots.
     """
 
     name: str
     mode: Literal["sync", "async"]
     payload: str | None
     forcible: bool
+    limit: int | None
     run: Run
 
 
@@ -177,13 +187,17 @@ def action(
     mode: Literal["sync", "async"] = "sync",
     payload: str | None = None,
     forcible: bool = False,
+    limit: int | None = None,
 ) -> Callable[[Run], Run]:
-    """Register an action. `forcible`: a sync one that `metadata.mode = "async"` makes a job."""
+    """Register an action. `forcible`: a sync one that `metadata.mode = "async"` makes a job.
+
+    `limit`: so many of its jobs run at the same time at most.
+    """
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
             raise ValueError(f"action {name!r} is registered twice")
-        ACTIONS[name] = Action(name, mode, payload, forcible, run)
+        ACTIONS[name] = Action(name, mode, payload, forcible, limit, run)
         return run
 
     return register
@@ -283,6 +297,8 @@ def state_of(row: Mapping[str, Any]) -> Message:
         if name in row
     }
     state |= {"seq": row.get("seq", progress.get("seq", 0)), "progress": row.get("progress")}
+    if waiting := why_waiting(row):
+        state["why_waiting"] = waiting
     if "error" in row:
         state["error"] = row["error"]
     if "result_key" in row:
@@ -439,6 +455,7 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         "metadata": request.metadata,
         "max_attempts": MAX_ATTEMPTS,
         "on_disconnect": request.metadata.get("on_disconnect", "detach"),
+        **lane_of(request),
         **extra,
     }
     if telemetry.trace_header:
@@ -452,6 +469,17 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         telemetry.bind(assembly_id=stored["assembly_id"])
     telemetry.info("request acknowledged", status=stored["status"])
     return acknowledgment(request, stored)
+
+
+def lane_of(request: Request) -> Message:
+    """The attributes of a row whose job needs a slot of a lane; none without lanes."""
+    limit, lane = ACTIONS[request.action].limit, action_lane(request.action)
+    if limit is None:
+        limit, lane = MAX_RUNNING_PER_TENANT, tenant_lane(request.connection["tenant_id"])
+    if not limit:
+        return {}
+    order = waiting_order(request.metadata.get("priority", "normal"), iso_time(request.now))
+    return {"lane": lane, "lane_limit": limit, "waiting_order": order}
 
 
 def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
@@ -855,6 +883,12 @@ def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
             ErrorCode.VALIDATION_ERROR,
             "Unknown policy",
             details=[fault("metadata.on_disconnect", "expected 'detach' or 'cancel'")],
+        )
+    if metadata.get("priority", "normal") not in PRIORITIES:
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR,
+            "Unknown priority",
+            details=[fault("metadata.priority", f"expected one of {', '.join(PRIORITIES)}")],
         )
     return mode == "async"
 

@@ -209,8 +209,8 @@ def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
 
 
 WRITERS = frozenset({
-    "_change", "_lease", "_owned", "_unsubscribing", "create", "release_claim", "row_update",
-    "transact", "update", "update_assembly", "update_item", "write_held",
+    "_change", "_lease", "_owned", "_unsubscribing", "create", "release_claim", "remove",
+    "row_update", "transact", "update", "update_assembly", "update_item", "write_held",
 })  # fmt: skip
 
 

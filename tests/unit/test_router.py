@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
+from jobplane_models.answers import RequestState
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
 from jobplane_models.payloads import MAX_FILES
 from tests.examples import examples
@@ -759,6 +760,56 @@ def test_the_policy_for_a_lost_connection_is_stored(router: Router, stack: Stack
     assert stack.request()["on_disconnect"] == "cancel"
     error = router.error({"action": "delay", "metadata": {"on_disconnect": "stay"}})
     assert error["details"][0]["field"] == "metadata.on_disconnect"
+
+
+LANES = [
+    (0, None, {}),
+    (5, None, {"lane": "tenant#tenant-1", "lane_limit": 5}),
+    (5, 2, {"lane": "action#delay", "lane_limit": 2}),
+]
+
+
+@pytest.mark.parametrize(("tenant", "own", "lane"), LANES)
+def test_a_limit_makes_a_lane(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tenant: int, own: int | None, lane: Row
+) -> None:
+    """The row names the lane, its slots, and the place among those that wait."""
+    module = stack.function("router", MAX_RUNNING_PER_TENANT=str(tenant))
+    router = Router(module, stack)
+    stack.put("connections", connection())
+    delay = replace(router.module.ACTIONS["delay"], limit=own)
+    monkeypatch.setitem(router.module.ACTIONS, "delay", delay)
+    router.ask("delay", {}, id="req-1", metadata={"priority": "high"})
+    row = stack.request()
+    order = {"waiting_order": f"0#{row['created_at']}"} if lane else {}
+    assert {name: row[name] for name in row if "lane" in name or "order" in name} == lane | order
+
+
+def test_an_unknown_priority_is_refused(router: Router) -> None:
+    error = router.error({"action": "delay", "metadata": {"priority": "urgent"}})
+    assert error["details"] == [
+        {"field": "metadata.priority", "message": "expected one of high, normal, low"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("queued", "updated_at")),
+        ({"waiting_since": "2026-11-22T10:15:30.250Z"}, ("lane_full", "waiting_since")),
+        ({"status": "RETRYING"}, ("retrying", "updated_at")),
+        ({"status": "PROCESSING"}, None),
+    ],
+)
+def test_a_look_up_says_why_a_job_waits(
+    router: Router, stack: Stack, changes: Row, expected: tuple[str, str] | None
+) -> None:
+    row = request() | changes
+    stack.put("requests", row)
+    state = router.data("status", REQ_1)
+    RequestState.model_validate(state)
+    why = None if expected is None else {"reason": expected[0], "since": row[expected[1]]}
+    assert state.get("why_waiting") == why
 
 
 def test_metadata_with_an_empty_key_is_refused(router: Router) -> None:

@@ -428,14 +428,14 @@ def test_queued_requests_fit() -> None:
     """What dispatch puts into the queue `jobs`."""
     module = module_of("dispatch")
     events = [event for event in good_events("dispatch") if event]
-    starts = [
-        module.Start.of(record)
+    requests = [
+        module.Change.of(record).request
         for event in events
-        for record in event["Records"]
+        for record in event.get("Records", ())
         if "owner" in record["dynamodb"]["NewImage"]
     ]
-    assert starts
-    bodies = [json.loads(start.entry(0)["MessageBody"]) for start in starts]
+    assert requests
+    bodies = [json.loads(request.entry(0)["MessageBody"]) for request in requests]
     assert [faults_of_ours("queues/queued-request", body) for body in bodies] == [[]] * len(bodies)
 
 

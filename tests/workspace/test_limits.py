@@ -76,6 +76,12 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "invocations of processor for the queue `jobs`": (
             f"{jobs_mapping(stack)['maximumConcurrency']} at a time"
         ),
+        "jobs of a tenant that run at a time": (
+            "no limit" if stage["maxRunningPerTenant"] == 0 else "a limit"
+        ),
+        "jobs of an action that run at a time": (
+            "no limit" if {each.limit for each in router.ACTIONS.values()} == {None} else "a limit"
+        ),
         "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
         "an attempt of an AWS call": (
             f"{keys.CLIENT_OPTIONS['connect_timeout']} s to connect, "

@@ -205,6 +205,7 @@ def mismatches(expected: Any, actual: Any, where: str = "answer") -> list[str]:
             for line in _entry(value, actual, key, f"{where}.{key}")
         ]
     if isinstance(expected, list):
+        actual = sorted(actual) if isinstance(actual, set) else actual
         if not isinstance(actual, list) or len(actual) != len(expected):
             return [f"{where}: expected {len(expected)} elements, got {_shown(actual)}"]
         return [

@@ -6,6 +6,7 @@ The caller passes the client and the time.
 from jobplane_leases._assemblies import follow_assembly, write_assembly
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._lanes import Lane, LaneState, remove_lane_row
 from jobplane_leases._requests import (
     NOT_ENDED,
     ROW_RESERVE_BYTES,
@@ -18,6 +19,8 @@ from jobplane_leases._writes import Written, create, is_transient, transact, upd
 __all__ = [
     "NOT_ENDED",
     "ROW_RESERVE_BYTES",
+    "Lane",
+    "LaneState",
     "Lease",
     "LeaseLostError",
     "RequestLease",
@@ -27,6 +30,7 @@ __all__ = [
     "follow_assembly",
     "is_transient",
     "release_claim",
+    "remove_lane_row",
     "transact",
     "update",
     "update_item",

@@ -15,6 +15,8 @@ while a worker has it.
 | `park` | unchanged since it was read | RETRYING without an owner |
 | `requeue` | RETRYING without an owner | PENDING |
 | `cancel` | PENDING, unchanged since it was read | CANCELLED |
+| `wait_for_lane` | PENDING | the same, in the lane's queue |
+| `leave_queue` | in the lane's queue | the same, without it |
 | `ask_to_cancel` | not ended | the same, with `cancel_requested` |
 """
 
@@ -31,6 +33,7 @@ from jobplane_keys import (
     request_key,
     ttl_after,
 )
+from jobplane_keys.lanes import WAITING_CHECK_SECONDS
 from jobplane_leases._errors import LeaseLostError
 from jobplane_leases._writes import Row, Written, assignment, create, update
 
@@ -42,6 +45,7 @@ NOT_ENDED = "attribute_exists(lease_shard)"
 
 _OWNED = "#status = :processing AND lease_owner = :me"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
+_QUEUE = ("waiting_lane", "waiting_since")
 
 
 class Lease(NamedTuple):
@@ -100,7 +104,7 @@ class RequestLease:
     ) -> Row:
         """End the request with the attributes of `outcome`. Raises LeaseLostError."""
         changes = outcome | {"ended_at": iso_time(now)}
-        return self._owned(lease_owner, changes, now, _LEASE, patient_until)
+        return self._owned(lease_owner, changes, now, (*_LEASE, *_QUEUE), patient_until)
 
     def put_back(
         self,
@@ -152,8 +156,42 @@ class RequestLease:
             "ended_at": iso_time(now),
         }
         condition, values = _as_read({**row, "status": RequestStatus.PENDING})
-        done, ended = self._change(changes, condition, values, now, _LEASE)
+        done, ended = self._change(changes, condition, values, now, (*_LEASE, *_QUEUE))
         return ended if done else None
+
+    def wait_for_lane(self, shard: str, now: float) -> bool:
+        """Let the request wait in a partition of the index `waiting`; False if it is not PENDING.
+
+        The sweeper leaves it alone for an hour.
+        """
+        return update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change="SET waiting_lane = :shard, lease_until = :until,"
+            " waiting_since = if_not_exists(waiting_since, :moment)",
+            condition="#status = :pending",
+            values={
+                "shard": shard,
+                "until": int(now) + WAITING_CHECK_SECONDS,
+                "moment": iso_time(now),
+                "pending": RequestStatus.PENDING,
+            },
+            mark=None,
+        ).done
+
+    def leave_queue(self, now: float) -> bool:
+        """End the request's wait, because it has a slot and a message; False if it has ended."""
+        written = update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change="SET lease_until = :until REMOVE " + ", ".join(_QUEUE),
+            condition="#status = :pending AND attribute_exists(waiting_lane)",
+            values={"until": int(now) + PICK_UP_SECONDS, "pending": RequestStatus.PENDING},
+            mark=None,
+        )
+        return "lease_shard" in written.item
 
     def ask_to_cancel(self) -> bool:
         """Ask the request's worker to stop, now or when one takes it; False if it has ended."""
@@ -180,7 +218,7 @@ class RequestLease:
             self._key,
             change="SET #status = :processing, lease_owner = :me, lease_until = :until,"
             " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
-            f" updated_at = :moment{more}",
+            f" updated_at = :moment REMOVE {', '.join(_QUEUE)}{more}",
             condition=condition,
             values={
                 "processing": RequestStatus.PROCESSING,

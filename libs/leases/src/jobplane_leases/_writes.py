@@ -172,6 +172,15 @@ def create(
     return Written(found.get("write_id") == made["write_id"], found)
 
 
+def remove(dynamodb: Any, table: str, key: Mapping[str, Any], *, condition: str) -> bool:
+    """Delete an item if a condition on its attributes holds, which one that is gone meets, too.
+
+    A repetition thus recognises its own result. Returns False if the condition does not hold.
+    """
+    parameters = {"TableName": table, "Key": to_item(key), "ConditionExpression": condition}
+    return not _send(dynamodb.delete_item, parameters, 0.0)[1]
+
+
 def new_write_id() -> str:
     """A random id of 16 characters."""
     return os.urandom(8).hex()

@@ -67,6 +67,17 @@ class StoredProgress(Open):
     at: IsoTime
 
 
+class WhyWaiting(Open):
+    """Why a job does not run, and since when.
+
+    `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
+    may. `retrying`: an attempt has failed, and another one follows.
+    """
+
+    reason: Literal["queued", "lane_full", "retrying"]
+    since: IsoTime
+
+
 class RequestState(Open):
     """The stored state of a request; `seq` is that of its last message.
 
@@ -85,6 +96,7 @@ class RequestState(Open):
     ended_at: IsoTime | None = None
     seq: int
     progress: StoredProgress | None
+    why_waiting: WhyWaiting | None = None
     error: ErrorBody | None = None
     result: Any = None
     result_omitted: bool | None = None

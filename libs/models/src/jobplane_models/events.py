@@ -150,6 +150,12 @@ class SweepEvent(Input):
     sweep: Literal["leases"]
 
 
+class LaneSweepEvent(Input):
+    """The scheduled event that brings the slots of lanes into order."""
+
+    sweep: Literal["lanes"]
+
+
 class ClaimSweepEvent(Input):
     """The scheduled event that looks for claims whose execution has ended."""
 
@@ -180,6 +186,12 @@ class Swept(Open):
     """Numbers of overdue requests by what was done; `unread` is a number of shards of the index."""
 
     swept: dict[Literal["requeued", "failed", "moved", "stuck", "unread"], int]
+
+
+class LanesSwept(Open):
+    """Numbers of rows of lanes, and of freed slots."""
+
+    swept: dict[Literal["rows", "freed"], int]
 
 
 class ExecutionDetail(_Event):

@@ -12,7 +12,8 @@ class ClientMessage(Strict):
     """A request. One `id` of a client makes one job; without it the service generates an id.
 
     `metadata` is a map of strings: `{"mode": "async"}` queues an action that is otherwise answered
-    at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes.
+    at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes, and
+    `{"priority": "high"}` or `"low"` changes its place among the jobs that wait for a slot.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -25,6 +25,7 @@ class Metadata(Input):
 
     mode: Literal["sync", "async"] = "sync"
     on_disconnect: Literal["detach", "cancel"] = "detach"
+    priority: Literal["high", "normal", "low"] = "normal"
 
 
 class SyncMetadata(Metadata):

@@ -1,0 +1,85 @@
+"""Lanes: their names and rows, the order in which requests wait, and why a request waits."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from jobplane_keys._requests import RequestStatus
+from jobplane_keys._tables import DEFAULT_TABLE_PREFIX
+
+SLOTS_PER_ROW = 16
+"""A row with so many slots has about one kilobyte, so that a write to it is one write unit."""
+
+MAX_LANE_ROWS = 64
+MAX_LANE_SLOTS = 10_000
+
+WAITING_SHARDS = 4
+WAITING_CHECK_SECONDS = 3600
+"""A request that has waited so long for its lane is put into the stream again."""
+
+PRIORITIES = ("high", "normal", "low")
+
+
+def lanes_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
+    """Name of the table of lanes and their slots, key `lane`."""
+    return f"{prefix}lanes"
+
+
+def tenant_lane(tenant_id: str) -> str:
+    """The lane of a tenant."""
+    return f"tenant#{tenant_id}"
+
+
+def action_lane(action: str) -> str:
+    """The lane of an action that has a limit of its own."""
+    return f"action#{action}"
+
+
+def lane_rows(limit: int) -> list[int]:
+    """The number of slots of each row of a lane with `limit` slots."""
+    rows = min(MAX_LANE_ROWS, -(-limit // SLOTS_PER_ROW))
+    return [limit // rows + (number < limit % rows) for number in range(rows)]
+
+
+def lane_row(lane: str, number: int) -> str:
+    """The key of a lane's row."""
+    return f"{lane}#{number}"
+
+
+def split_lane_row(row: str) -> tuple[str, int]:
+    """`(lane, number)` of a row's key. Raises ValueError for other texts."""
+    lane, separator, number = row.rpartition("#")
+    if not separator:
+        raise ValueError(f"not a row of a lane: {row!r}")
+    return lane, int(number)
+
+
+def waiting_shards(lane: str) -> list[str]:
+    """The partitions of the index `waiting` that have the requests of a lane."""
+    return [f"{lane}/{shard}" for shard in range(WAITING_SHARDS)]
+
+
+def waiting_shard(lane: str, request_key: str) -> str:
+    """The partition of the index `waiting` for a request."""
+    return f"{lane}/{zlib.crc32(request_key.encode()) % WAITING_SHARDS}"
+
+
+def waiting_order(priority: str, created_at: str) -> str:
+    """The place of a request among those that wait: by priority, then first in, first out."""
+    return f"{PRIORITIES.index(priority)}#{created_at}"
+
+
+def why_waiting(row: Mapping[str, Any]) -> dict[str, str] | None:
+    """Why a request does not run, and since when; None if it runs or has ended.
+
+    `queued`: a worker will take it. `lane_full`: as many of its lane run as may. `retrying`: an
+    attempt failed, and the next one follows.
+    """
+    match row["status"]:
+        case RequestStatus.PENDING if "waiting_since" in row:
+            return {"reason": "lane_full", "since": row["waiting_since"]}
+        case RequestStatus.PENDING:
+            return {"reason": "queued", "since": row["updated_at"]}
+        case RequestStatus.RETRYING:
+            return {"reason": "retrying", "since": row["updated_at"]}
+    return None

@@ -1,0 +1,176 @@
+"""The slots of a lane, and every write to them.
+
+A lane is a tenant, or an action with a limit of its own. So many of its requests run at the same
+time as it has slots. The slots are spread over rows of the table `lanes`, so that neither the size
+of a row nor the writes that one partition takes limits a lane. `slots` is the set of the requests
+that have a slot of the row; `waiting_at` (epoch milliseconds) is there while requests may wait for
+the lane.
+
+| write | when | effect |
+|---|---|---|
+| `enter` | a slot is free; and no request waits, unless this one is the next | it has the slot |
+| `leave` | always | its slot is free |
+| `set_waiting` | always | only the next request in the queue may enter |
+| `clear_waiting` | `waiting_at` is as it was read | any request may enter |
+| `remove_lane_row` | no slot is taken, and no request waits | the row is gone |
+
+Each is idempotent by the request's key: repeated, it finds its own result.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from jobplane_keys import from_item, to_item
+from jobplane_keys.lanes import lane_row, lane_rows
+from jobplane_leases._writes import Row, remove, update
+
+READ_ATTEMPTS = 5
+
+
+class LaneState(NamedTuple):
+    """The requests that have a slot, how many slots are free, and since when requests wait."""
+
+    slots: frozenset[str]
+    free: int
+    waiting_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A lane with so many slots. `now` is in epoch seconds, and a request is named by its key."""
+
+    dynamodb: Any
+    table: str
+    name: str
+    limit: int
+
+    def read(self) -> LaneState:
+        """The lane's state now."""
+        rows = self._rows()
+        taken = [len(row.get("slots", ())) for row in rows.values()]
+        free = sum(max(0, limit - used) for limit, used in zip(self._limits(), taken, strict=True))
+        waiting = [row["waiting_at"] for row in rows.values() if "waiting_at" in row]
+        slots = frozenset(key for row in rows.values() for key in row.get("slots", ()))
+        return LaneState(slots, free, max(waiting, default=None))
+
+    def enter(self, keys: Sequence[str], *, is_next: bool = False) -> list[str]:
+        """Give each request a slot as long as there are free ones; those that have one now.
+
+        `is_next`: the requests come from the lane's queue; others must not overtake it.
+        """
+        limits = self._limits()
+        rows: Iterable[int] = range(len(limits))
+        entered: set[str] = set()
+        if len(limits) > 1:
+            known = list(self._rows().values())
+            entered = {key for row in known for key in keys if key in row.get("slots", ())}
+            free = [
+                limit - len(row.get("slots", ())) for limit, row in zip(limits, known, strict=True)
+            ]
+            first = zlib.crc32(keys[0].encode()) % len(limits)
+            # Callers that begin at different rows don't meet at one of them.
+            rows = [row for row in (*range(first, len(limits)), *range(first)) if free[row] > 0]
+        for row in rows:
+            left = [key for key in keys if key not in entered]
+            if not left:
+                break
+            entered |= self._enter_row(row, limits[row], left, is_next)
+        return [key for key in keys if key in entered]
+
+    def leave(self, keys: Sequence[str]) -> int | None:
+        """Free the slots of some requests; since when other requests wait, or None."""
+        limits = self._limits()
+        rows = self._rows() if len(limits) > 1 else {0: {"slots": keys}}
+        waiting = [row["waiting_at"] for row in rows.values() if "waiting_at" in row]
+        for number, row in rows.items():
+            if mine := frozenset(keys) & frozenset(row.get("slots", ())):
+                found = self._update(
+                    number, "DELETE slots :mine", "attribute_exists(lane)", {"mine": mine}
+                )
+                if "waiting_at" in found.item:
+                    waiting.append(found.item["waiting_at"])
+        return max(waiting, default=None)
+
+    def set_waiting(self, now: float) -> int:
+        """Let only the queue's next requests enter; `waiting_at`, for `clear_waiting`."""
+        moment = int(now * 1000)
+        for number in range(len(self._limits())):
+            self._update(
+                number,
+                "SET waiting_at = :at, lane_limit = :limit",
+                "attribute_not_exists(waiting_at) OR waiting_at < :at",
+                {"at": moment, "limit": self.limit},
+            )
+        return moment
+
+    def clear_waiting(self, waiting_at: int) -> None:
+        """Let any request enter again, unless one has begun to wait after `waiting_at`."""
+        for number in range(len(self._limits())):
+            self._update(number, "REMOVE waiting_at", "waiting_at <= :read", {"read": waiting_at})
+
+    def _enter_row(self, number: int, limit: int, keys: Sequence[str], is_next: bool) -> set[str]:
+        """Give the row's free slots to requests, in order; those that have a slot of it."""
+        condition = "(attribute_not_exists(slots) OR size(slots) <= :most)"
+        if not is_next:
+            condition += " AND attribute_not_exists(waiting_at)"
+        wanted = keys[:limit]
+        slots: set[str] = set()
+        while wanted:
+            done, row = self._update(
+                number,
+                "SET lane_limit = :limit ADD slots :wanted",
+                condition,
+                {
+                    "wanted": frozenset(wanted),
+                    "most": limit - len(wanted),
+                    "limit": self.limit,
+                },
+            )
+            slots = set(row.get("slots", ()))
+            if done or ("waiting_at" in row and not is_next):
+                break
+            # Some of them may have a slot, by a repetition, and fewer may be free than wanted.
+            wanted = [key for key in keys if key not in slots][: max(0, limit - len(slots))]
+        return slots & set(keys)
+
+    def _limits(self) -> list[int]:
+        """The number of slots of each row."""
+        return lane_rows(self.limit)
+
+    def _rows(self) -> dict[int, Row]:
+        names = [lane_row(self.name, number) for number in range(len(self._limits()))]
+        found = {row["lane"]: row for row in self._read(names)}
+        return {number: found.get(name, {}) for number, name in enumerate(names)}
+
+    def _read(self, names: Sequence[str]) -> Iterator[Row]:
+        keys = [to_item({"lane": name}) for name in names]
+        asked: dict[str, Any] = {self.table: {"Keys": keys, "ConsistentRead": True}}
+        for _ in range(READ_ATTEMPTS):
+            answer = self.dynamodb.batch_get_item(RequestItems=asked)
+            yield from map(from_item, answer.get("Responses", {}).get(self.table, ()))
+            asked = answer.get("UnprocessedKeys", {})
+            if not asked:
+                return
+        error = {"Code": "ThrottlingException", "Message": "rows of a lane were not read"}
+        raise ClientError({"Error": error}, "BatchGetItem")
+
+    def _update(self, number: int, change: str, condition: str, values: Mapping[str, Any]) -> Any:
+        return update(
+            self.dynamodb,
+            self.table,
+            {"lane": lane_row(self.name, number)},
+            change=change,
+            condition=condition,
+            values=values,
+            mark=None,
+        )
+
+
+def remove_lane_row(dynamodb: Any, table: str, row: str) -> bool:
+    """Delete a row of a lane, unless one of its slots is taken or requests wait for the lane."""
+    condition = "attribute_not_exists(slots) AND attribute_not_exists(waiting_at)"
+    return remove(dynamodb, table, {"lane": row}, condition=condition)

@@ -1,0 +1,313 @@
+"""Lanes: never more requests run than a lane has slots, and none waits for ever."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from jobplane_keys import iso_time, to_item
+from jobplane_keys.lanes import lane_rows, tenant_lane, waiting_order, why_waiting
+from jobplane_leases import Lane, Lease, RequestLease
+from tests.unit.stack import OWNER, PREFIX, TENANT, Context, Row, Stack, event, request
+
+REQUESTS, LANES = PREFIX + "requests", PREFIX + "lanes"
+LANE = tenant_lane(TENANT)
+
+
+class Lanes:
+    """dispatch, with its stream, its queue and workers that a test moves."""
+
+    def __init__(self, stack: Stack, limit: int) -> None:
+        self.stack, self.limit = stack, limit
+        self.module: ModuleType = stack.function("dispatch")
+        stack.monkeypatch.setattr(self.module, "QUEUE_LOOKS_SECONDS", ())
+        self.lane = Lane(stack.dynamodb, LANES, LANE, limit)
+        self.stream: list[Row] = []
+        self.running: set[str] = set()
+        self.started: list[str] = []
+        self.most = self.count = 0
+
+    def queue(self, priority: str = "normal", **changes: Any) -> str:
+        """A new request; its record is in the stream."""
+        self.count += 1
+        name = f"req-{self.count:03}"
+        order = waiting_order(priority, iso_time(1_800_000_000 + self.count))
+        given = {"lane": LANE, "lane_limit": self.limit, "waiting_order": order} | changes
+        row = request(name, **given)
+        self.stack.put("requests", row)
+        self.stream.append(row)
+        return name
+
+    def deliver(self, most: int = 100) -> None:
+        """Hand a batch of the stream to dispatch until it has taken it."""
+        batch, self.stream = self.stream[:most], self.stream[most:]
+        records = [record(row, str(number)) for number, row in enumerate(batch)]
+        for _ in range(20):
+            try:
+                answer = self.module.handler({"Records": records}, Context())
+            except (ClientError, ReadTimeoutError):
+                continue
+            failed = [int(each["itemIdentifier"]) for each in answer["batchItemFailures"]]
+            if not failed:
+                break
+            records = records[min(failed) :]
+        else:
+            raise AssertionError("dispatch does not take the batch")
+        self.work()
+
+    def work(self) -> None:
+        """Workers take the messages of the queue."""
+        for body in self.stack.messages("jobs"):
+            row = self.row(body["request_id"])
+            lease = RequestLease(self.stack.dynamodb, REQUESTS, OWNER, row["request_id"])
+            if lease.take(Lease("worker", int(time.time()) + 60), time.time()) is not None:
+                self.running.add(row["request_id"])
+                self.started.append(row["request_id"])
+        self.most = max(self.most, len(self.running))
+
+    def end(self, name: str, status: str = "COMPLETED") -> None:
+        """A worker ends a request; the record is in the stream."""
+        lease = RequestLease(self.stack.dynamodb, REQUESTS, OWNER, name)
+        self.running.remove(name)
+        self.stream.append(lease.finish("worker", {"status": status}, time.time()))
+
+    def cancel(self, name: str) -> None:
+        lease = RequestLease(self.stack.dynamodb, REQUESTS, OWNER, name)
+        ended = lease.cancel(self.row(name), {}, time.time())
+        assert ended is not None
+        self.stream.append(ended)
+
+    def sweep(self) -> Row:
+        found = self.module.handler({"sweep": "lanes"}, Context())["swept"]
+        self.work()
+        return dict(found)
+
+    def row(self, name: str) -> Row:
+        return self.stack.get("requests", owner=OWNER, request_id=name)
+
+    def slots(self) -> set[str]:
+        """The names of the requests that have a slot."""
+        return {key.rpartition("#")[2] for key in self.lane.read().slots}
+
+
+def record(row: Row, sequence: str) -> Row:
+    found: Row = event("dispatch", "queued")["Records"][0]
+    found["dynamodb"] |= {"NewImage": to_item(row), "SequenceNumber": sequence}
+    return found
+
+
+@pytest.fixture
+def lanes(stack: Stack) -> Lanes:
+    """A lane of two slots."""
+    return Lanes(stack, 2)
+
+
+@pytest.fixture(params=[1, 2, 40])
+def sizes(stack: Stack, request: pytest.FixtureRequest) -> Lanes:
+    return Lanes(stack, request.param)
+
+
+def test_a_full_lane_lets_the_next_wait(lanes: Lanes) -> None:
+    """Its status says why, and since when; the sweeper of leases leaves it alone."""
+    names = [lanes.queue() for _ in range(4)]
+    lanes.deliver()
+    assert lanes.started == names[:2]
+    assert lanes.slots() == set(names[:2])
+    row = lanes.row(names[2])
+    assert why_waiting(row) == {"reason": "lane_full", "since": row["waiting_since"]}
+    assert row["lease_until"] > time.time() + 3000
+    assert why_waiting(lanes.row(names[0])) is None
+
+
+def test_the_next_starts_when_one_ends(sizes: Lanes) -> None:
+    """First in, first out; a slot is free again as soon as the end is in the stream."""
+    names = [sizes.queue() for _ in range(sizes.limit + 5)]
+    sizes.deliver()
+    for name in names:
+        assert name in sizes.running
+        sizes.end(name)
+        sizes.deliver()
+    assert (sizes.started, sizes.most) == (names, sizes.limit)
+    assert sizes.slots() == set()
+    assert "waiting_lane" not in sizes.row(names[-1])
+
+
+def test_priority_comes_before_age(lanes: Lanes) -> None:
+    first = [lanes.queue(), lanes.queue()]
+    low, normal, high = (lanes.queue(each) for each in ("low", "normal", "high"))
+    lanes.deliver()
+    for name in (*first, high):
+        lanes.end(name)
+        lanes.deliver()
+    assert lanes.started == [*first, high, normal, low]
+
+
+def test_a_new_request_does_not_overtake(lanes: Lanes) -> None:
+    """While requests wait, a free slot is for the first of them."""
+    names = [lanes.queue() for _ in range(3)]
+    lanes.deliver()
+    lanes.end(names[0])
+    newest = lanes.queue()
+    lanes.stream.reverse()
+    lanes.deliver(1)
+    assert lanes.running == {names[1]}
+    lanes.deliver()
+    assert lanes.running == {names[1], names[2]}
+    lanes.end(names[1])
+    lanes.deliver()
+    assert lanes.running == {names[2], newest}
+
+
+def test_lanes_do_not_share_slots(lanes: Lanes) -> None:
+    own = [lanes.queue() for _ in range(3)]
+    other = lanes.queue(lane="action#transcribe", lane_limit=1)
+    plain = lanes.queue(lane=None, lane_limit=None)
+    lanes.deliver()
+    assert sorted(lanes.started) == sorted([*own[:2], other, plain])
+
+
+@pytest.mark.parametrize("name", [0, 2])
+def test_a_cancelled_request_frees_its_place(lanes: Lanes, name: int) -> None:
+    """That of its slot, or that in the queue."""
+    names = [lanes.queue() for _ in range(4)]
+    lanes.work = lambda: None  # type: ignore[method-assign]
+    lanes.deliver()
+    lanes.cancel(names[name])
+    lanes.deliver()
+    rest = [each for each in names if each != names[name]]
+    assert lanes.slots() == set(rest[:2])
+    assert "waiting_lane" not in lanes.row(names[name])
+
+
+def test_what_is_delivered_twice_starts_once(lanes: Lanes) -> None:
+    names = [lanes.queue() for _ in range(3)]
+    again = list(lanes.stream)
+    lanes.deliver()
+    lanes.stream += again
+    lanes.deliver()
+    assert lanes.started == names[:2]
+    lanes.end(names[0])
+    lanes.stream *= 2
+    lanes.deliver()
+    assert lanes.running == set(names[1:])
+    assert lanes.slots() == set(names[1:])
+
+
+def test_a_retried_request_keeps_its_slot(lanes: Lanes) -> None:
+    names = [lanes.queue() for _ in range(3)]
+    lanes.deliver()
+    lease = RequestLease(lanes.stack.dynamodb, REQUESTS, OWNER, names[0])
+    lease.put_back("worker", int(time.time()), time.time(), keep=False)
+    assert lease.requeue(time.time())
+    lanes.running.remove(names[0])
+    lanes.stream.append(lanes.row(names[0]))
+    lanes.deliver()
+    assert lanes.running == set(names[:2])
+
+
+def test_the_sweep_frees_what_ended_unseen(lanes: Lanes) -> None:
+    """The record of an end was lost, or the request is gone from the table."""
+    names = [lanes.queue() for _ in range(4)]
+    lanes.deliver()
+    lanes.end(names[0])
+    lanes.stack.dynamodb.delete_item(
+        TableName=REQUESTS, Key=to_item({"owner": OWNER, "request_id": names[1]})
+    )
+    lanes.running.remove(names[1])
+    lanes.stream.clear()
+    assert lanes.sweep() == {"rows": 1, "freed": 2}
+    assert lanes.running == set(names[2:])
+    for name in names[2:]:
+        lanes.end(name)
+    lanes.deliver()
+    lanes.stack.monkeypatch.setattr(lanes.module, "QUEUE_LAG_SECONDS", -1.0)
+    lanes.sweep()
+    lanes.sweep()
+    assert lanes.stack.items("lanes") == []
+
+
+def test_the_sweep_keeps_what_runs(lanes: Lanes) -> None:
+    names = [lanes.queue() for _ in range(3)]
+    lanes.deliver()
+    assert lanes.sweep() == {"rows": 1, "freed": 0}
+    assert lanes.slots() == lanes.running == set(names[:2])
+
+
+def test_a_lane_that_can_not_be_swept_stops_no_other(lanes: Lanes) -> None:
+    """Its error is raised after the others were swept."""
+    other = [lanes.queue(lane="action#a", lane_limit=1) for _ in range(2)]
+    names = [lanes.queue() for _ in range(3)]
+    lanes.deliver()
+    lanes.end(names[0])
+    lanes.end(other[0])
+    lanes.stream.clear()
+    lanes.stack.fail(lanes.module.dynamodb(), "Query", when=lambda body: f"{LANE}/" in body)
+    with pytest.raises(ClientError):
+        lanes.sweep()
+    lanes.work()
+    assert lanes.running == {names[1], other[1]}
+
+
+@pytest.mark.parametrize("limit", [0, 10_001, -1, "2", None])
+def test_a_limit_that_is_none_is_no_lane(stack: Stack, limit: Any) -> None:
+    """A row of another version can't hold a request back."""
+    lanes = Lanes(stack, 1)
+    name = lanes.queue(lane_limit=limit)
+    lanes.deliver()
+    assert lanes.started == [name]
+    assert stack.items("lanes") == []
+
+
+@pytest.mark.parametrize("limit", [1, 15, 16, 17, 100, 1024, 1025, 10_000])
+def test_slots_are_spread_over_rows(limit: int) -> None:
+    """All of them, evenly; a row of a usual lane has at most sixteen."""
+    rows = lane_rows(limit)
+    assert sum(rows) == limit
+    assert max(rows) - min(rows) <= 1
+    assert max(rows) <= (16 if limit <= 1024 else 157)
+    assert len(rows) <= 64
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_fails_slots_are_kept(stack: Stack, seed: int) -> None:
+    """Random ends, cancellations, failed calls and lost answers of dispatch: never more than the
+    lane's slots run, each request starts once, and none waits for ever.
+    """
+    chance = random.Random(seed)
+    lanes = Lanes(stack, chance.choice([1, 2, 3, 20]))
+    clients = {"dynamodb": lanes.module.dynamodb(), "sqs": lanes.module.sqs}
+    faulty = iter_faults(stack, clients, chance)
+    names: set[str] = set()
+    while len(names) < 3 * lanes.limit or lanes.stream or lanes.running:
+        if len(names) < 3 * lanes.limit:
+            names |= {lanes.queue(chance.choice(["low", "normal", "high"])) for _ in range(2)}
+        next(faulty)
+        lanes.deliver(chance.randint(1, 5))
+        running = sorted(lanes.running)
+        if running and chance.random() < 0.7:
+            lanes.end(chance.choice(running), chance.choice(["COMPLETED", "FAILED"]))
+        chance.shuffle(lanes.stream)
+        if not lanes.stream:
+            with suppress(ClientError):  # the schedule comes again
+                lanes.sweep()
+    assert lanes.most <= lanes.limit
+    assert sorted(lanes.started) == sorted(names)
+    assert lanes.slots() == set()
+
+
+def iter_faults(stack: Stack, clients: Row, chance: random.Random) -> Iterator[None]:
+    """Let now and then a call of dispatch fail, or its answer get lost."""
+    writes = [("dynamodb", "UpdateItem"), ("sqs", "SendMessageBatch"), ("dynamodb", "Query")]
+    while True:
+        if chance.random() < 0.5:
+            service, operation = chance.choice(writes)
+            if chance.random() < 0.5:
+                stack.fail(clients[service], operation, times=1)
+            else:
+                stack.lose_answer(clients[service], operation)
+        yield
