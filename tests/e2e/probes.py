@@ -177,9 +177,9 @@ def of_bucket(logical: str, name: str) -> Iterator[Probe]:
         yield place("PutObject", "put_object", "BadDigest", Body=b"x", ContentMD5="A" * 22 + "==")
         yield place("PutObjectAcl", "put_object_acl", ACL="private")
         yield place("DeleteObject", "delete_object")
-        yield place(
-            "AbortMultipartUpload", "abort_multipart_upload", "NoSuchUpload", UploadId=NOBODYS
-        )
+        unknown = ("NoSuchUpload",)
+        yield place("AbortMultipartUpload", "abort_multipart_upload", *unknown, UploadId=NOBODYS)
+        yield place("ListMultipartUploadParts", "list_parts", *unknown, UploadId=NOBODYS)
 
 
 def of_queue(logical: str, url: str) -> Iterator[Probe]:
