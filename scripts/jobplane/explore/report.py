@@ -1,6 +1,7 @@
 """What an exploration says: a line for each scenario, and the schedule of a failure."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from jobplane.explore.search import Outcome, Report
 
@@ -13,6 +14,26 @@ def line_of(report: Report) -> str:
         f"{mark} {report.scenario:12} {report.schedules:>7,} schedules in {report.seconds:.0f} s"
         f" ({reached}), {len(report.states):,} states, up to {report.longest} moments"
     )
+
+
+def document_of(report: Report) -> dict[str, Any]:
+    """The result of one scenario as JSON."""
+    found = report.found
+    return {
+        "scenario": report.scenario,
+        "schedules": report.schedules,
+        "states": len(report.states),
+        "seconds": round(report.seconds, 1),
+        "deviations": report.complete,
+        "found": found
+        and {
+            "guarantee": found.kind,
+            "problem": str(found.failure),
+            "line": found.line,
+            "moments": found.calls,
+            "seconds": round(report.found_after, 1),
+        },
+    }
 
 
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:

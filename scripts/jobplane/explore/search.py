@@ -40,6 +40,8 @@ class Scenario:
     """The faults that are tried; None: all."""
     functions: tuple[str, ...] = ()
     """The functions that must be there."""
+    change: Callable[[World], None] = lambda _: None
+    """What a mutant changes in its world."""
 
     @property
     def about(self) -> str:
@@ -133,6 +135,7 @@ def run(
     """Run one schedule to its rest."""
     chooser = _Chooser(dict(plan), pick, scenario.faults)
     world = World(stage, chooser, seed)
+    scenario.change(world)
     if with_states:
         chooser.state = world.state
     guarantees = watch(world)

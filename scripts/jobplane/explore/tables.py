@@ -90,8 +90,10 @@ class Tables:
     def __init__(self, tables: Iterable[Table]) -> None:
         self.by_name = {table.name: table for table in tables}
         self.observers: list[Observer] = []
-        self.is_condition_dropped: Callable[[], bool] = lambda: False
-        """Whether the condition of the current write counts as met; for mutants."""
+        self.is_dropped: Callable[[str, str], bool] = lambda _table, _condition: False
+        """Whether a condition counts as met, by its table and text; for mutants."""
+        self.is_forgotten: Callable[[str, str], bool] = lambda _table, _condition: False
+        """Whether a refusal leaves out the id of the last write; for mutants."""
 
     def empty(self) -> None:
         for table in self.by_name.values():
@@ -107,7 +109,7 @@ class Tables:
 
     def _met(self, parameters: Row, item: Item | None) -> bool:
         text = parameters.get("ConditionExpression")
-        if text is None or self.is_condition_dropped():
+        if text is None or self.is_dropped(parameters["TableName"], text):
             return True
         test = condition(text, parameters.get("ExpressionAttributeNames", {}))
         return test(item or {}, parameters.get("ExpressionAttributeValues", {}))
@@ -116,6 +118,10 @@ class Tables:
         if not self._met(parameters, item):
             wanted = parameters.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
             answer = {"Item": dict(item)} if wanted and item is not None else {}
+            text = parameters["ConditionExpression"]
+            if answer and self.is_forgotten(parameters["TableName"], text):
+                marks = {name for name in item or {} if name.endswith("write_id")}
+                answer["Item"] = {n: v for n, v in answer["Item"].items() if n not in marks}
             raise RefusedCallError(CHECK_FAILED, "The conditional request failed", answer=answer)
 
     def _store(self, table: Table, key: Key, new: Item | None) -> None:

@@ -19,7 +19,7 @@ type Choose = Callable[["Task", str, list[str]], str]
 """Given the task, the kind of moment and the options, one of the options; "" is the default."""
 
 STANDARD_START = 1_790_000_000.0
-MOST_STEPS = 20_000
+MOST_STEPS = 6_000
 
 
 class KilledError(BaseException):
@@ -77,10 +77,13 @@ class Scheduler:
         self.now = start
         self.started = start
         self.tasks: list[Task] = []
+        self.errors: list[BaseException] = []
+        """With which tasks have ended."""
         self.current: Task | None = None
         self.failure: BaseException | None = None
-        self.on_idle: Callable[[], bool] = lambda: False
-        """Called when no task can go on; whether it has made one that can."""
+        self.on_rest: Callable[[float | None], bool] = lambda _: False
+        """Called when no task can go on, with the next moment at which one will (None: never);
+        whether it has added one."""
         self.log: list[tuple[float, str, str]] = []
         """What happened: when, to which task, what."""
         self._choose = choose
@@ -137,7 +140,7 @@ class Scheduler:
         others = [f">{other.name}" for other in self._runnable() if other is not task]
         chosen = self._choose(task, "call", [*others, *options])
         if chosen.startswith(">"):
-            self._demote(task)
+            self.demote(task)
             self._switch(task, self._named(chosen[1:]))
             self._alive(task)
             return ""
@@ -241,8 +244,10 @@ class Scheduler:
             if not task.done and not task.process.dead and task.process.deadline > self.now
         }
         alive = [moment for moment in (*moments, *frozen, *deadlines) if moment < float("inf")]
+        if self.on_rest(min(alive, default=None)):
+            return True
         if not alive:
-            return self.on_idle()
+            return False
         self.now = max(self.now, min(alive))
         for task in self.tasks:
             if task.done:
@@ -266,7 +271,7 @@ class Scheduler:
             key=lambda task: task.order,
         )
 
-    def _demote(self, task: Task) -> None:
+    def demote(self, task: Task) -> None:
         """Let a task that was interrupted go on only when the others have come to rest."""
         task.order = next(self._numbers) + 1_000_000
 
@@ -284,6 +289,9 @@ class Scheduler:
             task.error = error
         task.done, task.ready, task.until = True, False, None
         task.moments += 1
+        self.tasks.remove(task)
+        if task.error is not None:
+            self.errors.append(task.error)
         for waiting in task.joined:
             self.wake(waiting)
         if self._closing:

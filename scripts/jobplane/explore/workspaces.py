@@ -18,7 +18,6 @@ from jobplane_client import Job, JobWorker
 from jobplane_keys import Workspace, input_queue_name, interrupt_queue_name
 
 WORKSPACE = Workspace("amelia", "scott")
-HEARTBEAT_SECONDS = 90.0
 CLAIM_SECONDS = 3600
 TRIES = 4
 
@@ -36,8 +35,9 @@ class Started:
 class Flow:
     """The flow of one workspace in a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, heartbeat: float = 90.0) -> None:
         self.world = world
+        self.heartbeat = heartbeat
         self.started: list[Started] = []
         self.worked: list[str] = []
         """Ids of messages that a handler has worked on to the end."""
@@ -114,7 +114,7 @@ class Flow:
         """Send the job to the workspace's worker, wait for its end, and release the claim."""
         task = self.order(message_id, thread_id, claim)
         while not task.end:
-            left = task.beaten_at + HEARTBEAT_SECONDS - self.world.now
+            left = task.beaten_at + self.heartbeat - self.world.now
             if left < 0:
                 self.world.flows.end(task, "timed out")
                 break
@@ -138,7 +138,7 @@ class Flow:
 
     def order(self, message_id: str, thread_id: str, claim: Row) -> FlowTask:
         """Send a JOB, as the flow does."""
-        task = self.world.flows.open(f"token-{message_id}", HEARTBEAT_SECONDS)
+        task = self.world.flows.open(f"token-{message_id}", self.heartbeat)
         self._send(
             "JOB",
             "job",
@@ -148,7 +148,7 @@ class Flow:
             claimId=claim["claimId"],
             fence=claim["fence"],
             containerId=claim["containerId"],
-            heartbeatSeconds=int(HEARTBEAT_SECONDS),
+            heartbeatSeconds=int(self.heartbeat),
             claimTtlSeconds=CLAIM_SECONDS,
             expiresAt=claim["expiresAt"],
             resultLocation=None,
@@ -184,13 +184,6 @@ class Flow:
     def worker(self, name: str, handle: Callable[[Job], Any], *, at: float | None = None) -> Task:
         """Add a program with a JobWorker; it ends when nothing is left to do."""
         world, stage = self.world, self.world.stage
-        quick, slow = {"read_timeout": 5}, {"read_timeout": 10}
-        clients = {
-            "sqs": stage.client("sqs", **quick),
-            "stepfunctions": stage.client("stepfunctions", **quick),
-            "lambda_": stage.client("lambda", **slow),
-            "s3": stage.client("s3", **slow),
-        }
         clock = _Clock(world)
 
         def handler(job: Job) -> Any:
@@ -211,7 +204,6 @@ class Flow:
                 prefix=stage.prefix,
                 worker_id=name,
                 clock=clock,
-                **clients,
             )
             while self.open or self.input.messages:
                 worker.run_once()

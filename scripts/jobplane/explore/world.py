@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import io
 import json
+import logging
 import os
 import random
 import secrets
@@ -24,6 +25,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
@@ -46,12 +48,15 @@ from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedS
 from jobplane_keys import from_item, iso_time, owner_key, to_item
 from lambdapack.environments import plain_environment
 
-FREEZE_SECONDS = 130.0
+# Longer than a lease and the minute of the sweeper.
+FREEZE_SECONDS = 200.0
 OUTAGE_SECONDS = 240.0
 SKEWS = (0.0, -2.0, 2.0)
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS = 30.0
 STREAM_TRIES = 5
 CONNECTION_SECONDS = 7200
+RECEIVER = "https://receiver.example.com/hook"
+SECRET = "whsec_dGhlLXNlY3JldC1vZi10aGUtZXhwbG9yZXI="  # noqa: S105 - it signs nothing real
 READS = frozenset(
     {
         "GetItem", "Query", "Scan", "BatchGetItem", "GetObject", "HeadObject", "ListObjectsV2",
@@ -110,6 +115,9 @@ class Stage:
         enter(patch.object(concurrent.futures, "ThreadPoolExecutor", self._executor))
         enter(patch.object(os, "urandom", self._random_bytes))
         enter(contextlib.redirect_stdout(_Discarded()))
+        logging.disable(logging.CRITICAL)
+        self._open.callback(logging.disable, logging.NOTSET)
+        enter(patch.object(boto3, "client", self.client))
         for name in [name for name in sys.modules if name.startswith("jobplane_")]:
             self.simulate(sys.modules[name])
         return self
@@ -134,11 +142,10 @@ class Stage:
             self._timeouts[name] = float(self._function(name).config["timeout"])
         return self._timeouts[name]
 
-    def client(self, service: str, **options: Any) -> Any:
-        """A client of a program outside of the stack, made once."""
-        key = (service, *sorted(options.items()))
+    def client(self, service: str, *, config: Config | None = None, **_: Any) -> Any:
+        """A client as boto3 makes one for a program outside of the stack; each is made once."""
+        key = (service, repr(sorted(vars(config or Config()).items(), key=str)))
         if key not in self._clients:
-            config = Config(**options, retries={"total_max_attempts": 1})
             made = self.session.create_client(service, region_name=REGION, config=config)
             self._clients[key] = made
         return self._clients[key]
@@ -185,7 +192,8 @@ class Stage:
         function = self._function(name)
         environment = self.template.environment(function) | {
             "AWS_LAMBDA_FUNCTION_NAME": name,
-            "TEMPLATES_INDEX_PATH": str(self.template.repository.root / "templates" / "index.json"),
+            "LOG_LEVEL": "ERROR",
+            "TEMPLATES_INDEX_PATH": str(Path(__file__).with_name("templates.json")),
         }
         os.environ.update(environment)
         spec = importlib.util.spec_from_file_location(function.module, function.source)
@@ -283,6 +291,9 @@ class World:
         self.clock = SimulatedTime(lambda: self.scheduler)
         self.faulted: dict[str, list[tuple[str, str]]] = {}
         """The faults that met each process, and at which calls."""
+        self._sweeper: Task | None = None
+        self.counts_files = False
+        """Whether the stream of the pipeline's files is read."""
         self._outages: dict[tuple[str, str], float] = {}
         self.digest = 0
         """Of all rows."""
@@ -295,7 +306,7 @@ class World:
             self.sqs.add(name, visibility)
         self.read_queue("jobs", "processor")
         self.read_queue("webhooks", "deliver-webhook")
-        self.scheduler.on_idle = self._idle
+        self.scheduler.on_rest = self._rest
         stage.world = self
 
     # What a scenario says
@@ -355,7 +366,7 @@ class World:
                 if not self.scheduler.ending:
                     self.scheduler.note(outcome)
                     after(outcome, answer)
-            return answer
+            return answer if outcome == "ended" else None
 
         task = self.scheduler.spawn(name or function, run, process, at=at)
         process.name, process.skew = task.name, self._skew(task.name)
@@ -413,9 +424,9 @@ class World:
         for check in self.checks:
             check()
 
-    def sweep(self, *, at: float | None = None) -> None:
+    def sweep(self, *, at: float | None = None) -> Task:
         """Add a run of the sweeper, besides those of its schedule."""
-        self.invoke("processor", {"sweep": "leases"}, name="sweeper", at=at)
+        return self.invoke("processor", {"sweep": "leases"}, name="sweeper", at=at)
 
     # What moves by itself
 
@@ -480,34 +491,54 @@ class World:
             "eventName": "MODIFY" if old else "INSERT",
             "dynamodb": {"SequenceNumber": str(self.sqs.sent), **image},
         }
-        self._deliver_record(record, 1)
+        self._deliver_record("dispatch", record, 1)
 
-    def _deliver_record(self, record: Row, number: int) -> None:
+    def _count(self, old: Row | None, new: Row | None) -> None:
+        """Deliver a record of the stream of the pipeline's files to count-files."""
+        self.sqs.sent += 1
+        row = new or old or {}
+        change = {
+            "Keys": to_item({name: row[name] for name in ("date_prefix", "file_key")}),
+            "SequenceNumber": str(self.sqs.sent),
+            "ApproximateCreationDateTime": self.now,
+        }
+        change |= {"NewImage": to_item(new)} if new else {}
+        change |= {"OldImage": to_item(old)} if old else {}
+        record = {"eventID": f"record-{self.sqs.sent}", "dynamodb": change}
+        self._deliver_record("count-files", record, 1)
+
+    def _deliver_record(self, function: str, record: Row, number: int) -> None:
         def before() -> bool:
             if self.scheduler.point(["twice"]) == "twice":
                 self._meet("twice", record["eventID"])
-                self._deliver_record(record, number)
+                self._deliver_record(function, record, number)
             return True
 
         def after(outcome: str, answer: Any) -> None:
-            if (outcome != "ended" or answer["batchItemFailures"]) and number < STREAM_TRIES:
-                self._deliver_record(record, number + 1)
+            failed = outcome != "ended" or (answer or {}).get("batchItemFailures")
+            if failed and number < STREAM_TRIES:
+                self._deliver_record(function, record, number + 1)
 
         wait = 0.0 if number == 1 else 2.0**number
         self.invoke(
-            "dispatch",
+            function,
             {"Records": [record]},
             at=self.now + wait,
             before=before,
             after=after,
         )
 
-    def _idle(self) -> bool:
-        """The schedule of the sweeper: it comes when a request is overdue."""
+    def _rest(self, following: float | None) -> bool:
+        """The schedule of the sweeper: within a minute after a request is overdue."""
+        if self._sweeper is not None and not self._sweeper.done:
+            return False
         due = [row["lease_until"] for row in self.rows("requests") if "lease_until" in row]
         if not due:
             return False
-        self.sweep(at=max(self.now, min(due)) + SWEEP_SECONDS)
+        moment = max(self.now, min(due) + SWEEP_SECONDS)
+        if following is not None and following <= moment:
+            return False
+        self._sweeper = self.sweep(at=moment)
         return True
 
     # Calls
@@ -568,6 +599,7 @@ class World:
                 raise KilledError
             case "freeze":
                 task.process.frozen_until = scheduler.now + FREEZE_SECONDS
+                scheduler.demote(task)
                 scheduler.yield_once()
             case "fail":
                 raise ConnectTimeoutError(endpoint_url=text)
@@ -620,11 +652,13 @@ class World:
             case "lambda":
                 return self._invoked(parameters)
             case "ssm":
-                return {"Parameter": {"Value": f"https://receiver.example.com/{STAGE}"}}
+                is_secret = parameters["Name"].endswith("secret")
+                return {"Parameter": {"Value": SECRET if is_secret else RECEIVER}}
             case _:
                 raise NotImplementedError(f"{service}.{operation}")
         if operation not in READS:
-            self.order = hash((self.order, operation, repr(parameters)))
+            sent = (parameters["Key"], repr(answer)) if service == "s3" else repr(parameters)
+            self.order = hash((self.order, operation, sent))
         return answer
 
     def _invoked(self, parameters: Row) -> Row:
@@ -658,9 +692,9 @@ class World:
     def errors(self) -> Iterator[BaseException]:
         """Errors of actors that no fault explains."""
         known = (KilledError, BotoCoreError, ClientError, InvocationError)
-        for task in self.scheduler.tasks:
-            if task.error is not None and not isinstance(task.error, known):
-                yield task.error
+        for error in self.scheduler.errors:
+            if not isinstance(error, known):
+                yield error
 
     # What is known about the state
 
@@ -693,6 +727,8 @@ class World:
         for watch in self.watchers:
             watch(change)
         before, after = rows
+        if short == "files" and self.counts_files:
+            self._count(before, after)
         if short == "requests" and after:
             was_pending = before is not None and before["status"] == "PENDING"
             if after["status"] == "PENDING" and not was_pending:

@@ -1,10 +1,16 @@
 """`jobplane explore`: run the functions in many orders, with faults, in this process."""
 
+import json
 import sys
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from jobplane.tree.repository import Repository
+
+if TYPE_CHECKING:
+    from jobplane.explore.search import Scenario
+    from jobplane.explore.world import Stage
 
 
 @click.command(
@@ -12,6 +18,7 @@ from jobplane.tree.repository import Repository
 Examples:
   jobplane explore                      # every scenario, a minute each
   jobplane explore cancel --minutes 10
+  jobplane explore --mutants --minutes 0.5
   jobplane explore --replay 'cancel seed=0 cancel@4!fail'"""
 )
 @click.argument("names", nargs=-1, metavar="[SCENARIO]...")
@@ -24,45 +31,103 @@ Examples:
     help="The longest time for a scenario.",
 )
 @click.option("--replay", metavar="LINE", help="Run one schedule, and print it.")
-def command(names: tuple[str, ...], seed: int, minutes: float, replay: str | None) -> None:
+@click.option("--mutants", is_flag=True, help="Plant faults, and print which ones are found.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per scenario.")
+def command(
+    names: tuple[str, ...],
+    seed: int,
+    minutes: float,
+    replay: str | None,
+    mutants: bool,
+    as_json: bool,
+) -> None:
     """Look for orders of calls and faults that break a guarantee.
 
     Runs the shipped handlers over one AWS in memory, and chooses at every AWS call which one goes
     on, and which fault meets it. First come all schedules with few deviations from the usual order,
     then samples with more. A failure is shortened, and printed with the line that replays it.
     Exits with 1 if there is a failure.
+
+    With --mutants it drops the condition of each conditional write in turn, hides from each write
+    its own result, and puts back faults that the code once had. --minutes is for each of them.
+    Exits with 1 if one is not found.
     """
-    from jobplane.explore.report import line_of, lines_of
-    from jobplane.explore.scenarios import SCENARIOS
-    from jobplane.explore.search import explore, parse, run
     from jobplane.explore.world import Stage
 
-    if replay is not None:
-        try:
-            name, number, plan = parse(replay)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
-        chosen = [name]
-    else:
-        there = {function.name for function in Repository.here().functions()}
-        chosen = list(names) or [
-            name for name, scenario in SCENARIOS.items() if there.issuperset(scenario.functions)
-        ]
-    for name in chosen:
-        if name not in SCENARIOS:
-            raise click.UsageError(f"no scenario {name!r}; known are {', '.join(SCENARIOS)}")
     out = sys.stdout
     with Stage(Repository.here()) as stage:
         if replay is not None:
-            outcome = run(stage, SCENARIOS[name], number, plan)
-            click.echo("\n".join(lines_of(outcome)), file=out)
-            sys.exit(1 if outcome.failure else 0)
-        failed = False
-        for name in chosen:
-            report = explore(stage, SCENARIOS[name], seed=seed, seconds=60 * minutes)
-            click.echo(line_of(report), file=out)
-            if report.found is not None:
-                failed = True
-                click.echo("\n".join(lines_of(report.found)), file=out)
-    if failed:
+            is_good = _replay(stage, replay, out)
+        elif mutants:
+            is_good = _plant(stage, _chosen(names), 60 * minutes, seed, as_json, out)
+        else:
+            results = [
+                _explore(stage, scenario, 60 * minutes, seed, as_json, out)
+                for scenario in _chosen(names)
+            ]
+            is_good = all(results)
+    if not is_good:
         sys.exit(1)
+
+
+def _chosen(names: tuple[str, ...]) -> "list[Scenario]":
+    """The named scenarios, or all whose functions are there. Raises click's UsageError."""
+    from jobplane.explore.scenarios import SCENARIOS
+
+    for name in names:
+        if name not in SCENARIOS:
+            raise click.UsageError(f"no scenario {name!r}; known are {', '.join(SCENARIOS)}")
+    there = {function.name for function in Repository.here().functions()}
+    return [SCENARIOS[name] for name in names] or [
+        scenario for scenario in SCENARIOS.values() if there.issuperset(scenario.functions)
+    ]
+
+
+def _replay(stage: "Stage", line: str, out: TextIO) -> bool:
+    """Run the schedule of a line; whether every guarantee holds in it."""
+    from jobplane.explore.report import lines_of
+    from jobplane.explore.search import parse, run
+
+    try:
+        name, seed, plan = parse(line)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    [scenario] = _chosen((name,))
+    outcome = run(stage, scenario, seed, plan)
+    click.echo("\n".join(lines_of(outcome)), file=out)
+    return outcome.failure is None
+
+
+def _explore(
+    stage: "Stage", scenario: "Scenario", seconds: float, seed: int, as_json: bool, out: TextIO
+) -> bool:
+    """Explore a scenario; whether nothing was found."""
+    from jobplane.explore.report import document_of, line_of, lines_of
+    from jobplane.explore.search import explore
+
+    report = explore(stage, scenario, seed=seed, seconds=seconds)
+    if as_json:
+        click.echo(json.dumps(document_of(report)), file=out)
+        return report.found is None
+    click.echo(line_of(report), file=out)
+    if report.found is not None:
+        click.echo("\n".join(lines_of(report.found)), file=out)
+    return report.found is None
+
+
+def _plant(
+    stage: "Stage",
+    scenarios: "list[Scenario]",
+    seconds: float,
+    seed: int,
+    as_json: bool,
+    out: TextIO,
+) -> bool:
+    """Explore every mutant; whether each was found."""
+    from jobplane.explore.mutants import tried
+
+    is_good = True
+    for verdict in tried(stage, scenarios, seconds, seed):
+        click.echo(json.dumps(verdict.document) if as_json else verdict.line, file=out)
+        is_good &= verdict.is_found
+    return is_good

@@ -1,0 +1,79 @@
+"""Faults that the code once had, put back into a copy of the repository and explored there."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobplane.tree.repository import Repository
+from lambdapack.tools import ToolError
+
+FAULTS = Path(__file__).with_name("planted.toml")
+COPIED = ("functions", "libs", "scripts", "resources", "templates", "serverless.yml")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", ".venv", "node_modules")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault, the scenarios that could show it, and the edits that put it back."""
+
+    name: str
+    scenarios: tuple[str, ...]
+    edits: tuple[tuple[str, str, str], ...]
+
+
+def known_faults() -> list[Fault]:
+    """The faults of planted.toml."""
+    listed = tomllib.loads(FAULTS.read_text(encoding="utf-8"))["faults"]
+    return [
+        Fault(one["name"], tuple(one["scenarios"]), tuple(tuple(edit) for edit in one["edits"]))
+        for one in listed
+    ]
+
+
+@contextlib.contextmanager
+def planted(repository: Repository, fault: Fault) -> Iterator[Path]:
+    """A copy of the code with the fault. Raises ToolError if the code is not as its edits say."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in COPIED:
+            source = repository.root / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=NOT_COPIED)
+            else:
+                shutil.copy(source, root / name)
+        for file, old, new in fault.edits:
+            text = (root / file).read_text(encoding="utf-8")
+            if text.count(old) != 1:
+                raise ToolError(f"{fault.name}: {file} does not have this text once", old)
+            (root / file).write_text(text.replace(old, new), encoding="utf-8")
+        yield root
+
+
+def explored(repository: Repository, fault: Fault, *, minutes: float, seed: int) -> list[Any]:
+    """What an exploration of the scenarios says, as JSON documents."""
+    with planted(repository, fault) as root:
+        sources = [root / "scripts", *sorted(root.glob("libs/*/src"))]
+        command = [
+            *(sys.executable, "-m", "jobplane", "explore", *fault.scenarios, "--json"),
+            *("--minutes", str(minutes), "--seed", str(seed)),
+        ]
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode not in {0, 1} or not done.stdout.startswith("{"):
+            raise ToolError(f"exploring {fault.name!r} failed", done.stdout + done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
