@@ -19,7 +19,7 @@ import random
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -1516,8 +1516,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     records = event.get("Records")
     if not isinstance(records, list) or any(map(is_change, records)):
         raise ValidationError("Records", "messages of the queue are required")
-    with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(records) or 1)) as pool:
-        kept = pool.map(lambda record: consume(record, invocation), records)
-        return {
-            "batchItemFailures": [{"itemIdentifier": name} for name in kept if name is not None]
-        }
+    # Messages for one request in turn: for a lease, two threads of an invocation are one worker.
+    alike: defaultdict[str, list[Any]] = defaultdict(list)
+    for record in records:
+        alike[str(record.get("body") if isinstance(record, dict) else record)].append(record)
+    with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(alike) or 1)) as pool:
+        kept = pool.map(lambda group: [consume(each, invocation) for each in group], alike.values())
+        names = [name for group in kept for name in group if name is not None]
+        return {"batchItemFailures": [{"itemIdentifier": name} for name in names]}

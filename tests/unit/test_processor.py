@@ -139,6 +139,32 @@ def test_two_messages_run_a_job_once(processor: Processor, stack: Stack, runs: l
     assert runs == ["req-1"]
 
 
+def test_two_messages_of_a_batch_are_not_one_worker(processor: Processor, stack: Stack) -> None:
+    """The thread of the first stalls past its lease; the second message waits for it."""
+    stalls, works = threading.Event(), [processor.module.work]
+    ran: list[str] = []
+
+    def run(job: Any) -> Any:
+        ran.append(job.attempt)
+        stack.put("requests", stack.request() | {"lease_until": int(time.time()) - 1})
+        stalls.set()
+        time.sleep(0.2)
+        return {}
+
+    def work(*arguments: Any) -> None:
+        if not works:
+            stalls.wait(5)
+        (works.pop() if works else first)(*arguments)
+
+    first = works[0]
+    processor.action("delay", run)
+    processor.set(work=work, CONCURRENT_REQUESTS=4)
+    stack.put("requests", request())
+    assert processor.deliver(message(request(), "1"), message(request(), "2")) == []
+    assert len(ran) == 1
+    assert stack.request()["status"] == "COMPLETED"
+
+
 def test_an_end_written_while_the_job_runs_stays(processor: Processor, stack: Stack) -> None:
     final = ended(status="CANCELLED")
 
