@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from jobplane.explore.guarantees import Guarantee
 from jobplane.explore.planted import Fault, explored, known_faults
 from jobplane.explore.search import Scenario, explore
 from jobplane.explore.world import Stage, World
@@ -121,6 +122,7 @@ def mutated(scenario: Scenario, kind: str, stage: Stage, write: Write) -> Scenar
     return replace(scenario, change=change)
 
 
+SHOWN = {guarantee.__name__ for guarantee in Guarantee.known} | {"AssertionError"}
 KINDS = ("condition dropped", "own write unknown")
 
 
@@ -142,7 +144,9 @@ def _of_fault(stage: Stage, fault: Fault, seconds: float, seed: int) -> Verdict:
     for report in explored(repository, fault, minutes=seconds / 60, seed=seed):
         verdict.schedules += report["schedules"]
         verdict.seconds += report["seconds"]
-        if (found := report["found"]) and not verdict.is_found:
+        found = report["found"]
+        # An error of the simulation itself shows nothing.
+        if found and found["guarantee"] in SHOWN and not verdict.is_found:
             verdict.scenario, verdict.guarantee = report["scenario"], found["guarantee"]
             verdict.replay, verdict.moments = found["line"], found["moments"]
     return verdict
