@@ -21,6 +21,13 @@ COPIED = ("functions", "libs", "scripts", "resources", "templates", "serverless.
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".venv", "node_modules")
 
 
+# The copies come before what is installed, whatever the environment puts in front.
+START = (
+    "import os, sys; sys.path[:0] = os.environ['EXPLORED'].split(os.pathsep); "
+    "from jobplane.cli import main; main()"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault, the scenarios that could show it, and the edits that put it back."""
@@ -63,13 +70,13 @@ def explored(repository: Repository, fault: Fault, *, minutes: float, seed: int)
     with planted(repository, fault) as root:
         sources = [root / "scripts", *sorted(root.glob("libs/*/src"))]
         command = [
-            *(sys.executable, "-m", "jobplane", "explore", *fault.scenarios, "--json"),
+            *(sys.executable, "-c", START, "explore", *fault.scenarios, "--json"),
             *("--minutes", str(minutes), "--seed", str(seed)),
         ]
         done = subprocess.run(
             command,
             cwd=root,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources))},
+            env=os.environ | {"EXPLORED": os.pathsep.join(map(str, sources))},
             capture_output=True,
             text=True,
             check=False,
