@@ -55,15 +55,17 @@ def command(
     from jobplane.explore.world import Stage
 
     out = sys.stdout
+    # Before the stage: it replaces the clocks and threads of the libs that are imported by then.
+    scenarios = _chosen(names)
     with Stage(Repository.here()) as stage:
         if replay is not None:
             is_good = _replay(stage, replay, out)
         elif mutants:
-            is_good = _plant(stage, _chosen(names), 60 * minutes, seed, as_json, out)
+            is_good = _plant(stage, scenarios, 60 * minutes, seed, as_json, out)
         else:
             results = [
                 _explore(stage, scenario, 60 * minutes, seed, as_json, out)
-                for scenario in _chosen(names)
+                for scenario in scenarios
             ]
             is_good = all(results)
     if not is_good:
