@@ -111,13 +111,13 @@ class Request:
     def of(cls, row: Mapping[str, Any]) -> Self:
         trace_header, lane = row.get("trace_header"), row.get("lane")
         limit = row.get("lane_limit")
-        has_lane = isinstance(lane, str) and isinstance(limit, int) and 0 < limit <= MAX_LANE_SLOTS
+        limit = limit if isinstance(limit, int) and 0 < limit <= MAX_LANE_SLOTS else 0
         return cls(
             owner=row["owner"],
             request_id=row["request_id"],
             trace_header=trace_header if isinstance(trace_header, str) else None,
-            lane=lane if has_lane else None,
-            lane_limit=limit if has_lane else 0,
+            lane=lane if isinstance(lane, str) and limit else None,
+            lane_limit=limit,
             order=str(row.get("waiting_order", "")),
         )
 

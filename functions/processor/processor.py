@@ -74,9 +74,11 @@ from jobplane_keys import (
 )
 from jobplane_leases import (
     ROW_RESERVE_BYTES,
+    DocumentChangedError,
     Lease,
     LeaseLostError,
     RequestLease,
+    begin_document,
     follow_assembly,
     is_transient,
     write_assembly,
@@ -850,7 +852,7 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
     if known is None or is_terminal_assembly(known):
         stale.append("followers")
     try:
-        written = write_assembly(
+        written = begin_document(
             dynamodb,
             ASSEMBLIES,
             assembly_id,
@@ -858,9 +860,10 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
             document,
             time.time(),
             remove=stale,
+            request=job.request,
+            lease_owner=job.invocation.id,
         )
-    except LeaseLostError as error:
-        # Another worker wrote in between: read it again.
+    except DocumentChangedError as error:
         raise TransientError("the assembly changed while it was begun") from error
     return Assembly(job, template, written)
 

@@ -52,7 +52,8 @@ class Crowd:
             found = self.rows()
             return found if all("ended_at" in row for row in found) else []
 
-        return await until(rows, "the jobs of the lane end", patience=PATIENCE)
+        found: list[Message] = await until(rows, "the jobs of the lane end", patience=PATIENCE)
+        return found
 
     def slots(self) -> list[str]:
         row = self.deployed.get("lanes", lane=f"{tenant_lane(self.tenant)}#0")

@@ -24,7 +24,7 @@ Ended == {"COMPLETED", "FAILED", "CANCELLED"}
 
 VARIABLES
     row,          \* of the request
-    document,     \* of its assembly: "none", "runs", "ended"; "stray" if begun without a lease
+    document,     \* of its assembly: "none", "runs", "ended"
     worker,       \* by worker: what it does, and what it has read
     canceller,    \* the row that router has read in order to cancel it
     joins,
@@ -186,10 +186,11 @@ WriteDocument(w, name, new, next) ==
     /\ Breaks(If(document = "ended", "a document ends once"))
     /\ UNCHANGED <<row, canceller, joins, told>>
 
-(* Nothing stops a worker whose lease is lost from beginning a document: that is a stray one. *)
+(* One transaction, so that no document is begun without the lease of its request. *)
 BeginDocument(w) ==
     /\ worker[w].does = "begins"
-    /\ WriteDocument(w, "document.rev", IF row.owner = w THEN "runs" ELSE "stray", "runs")
+    /\ Owned("begin", w)
+    /\ WriteDocument(w, "begin.rev", "runs", "runs")
 EndDocument(w) == worker[w].does = "runs" /\ WriteDocument(w, "document.rev", "ended", "ends")
 
 (* The attempt ends without a result: it was asked to stop, or failed for good. It ends the
@@ -197,7 +198,7 @@ EndDocument(w) == worker[w].does = "runs" /\ WriteDocument(w, "document.rev", "e
 ReadToEnd(w) ==
     /\ worker[w].does \in {"works", "begins", "runs"}
     /\ worker[w].asked \/ row.attempts >= MaxAttempts
-    /\ worker' = [worker EXCEPT ![w].does = IF document \in {"runs", "stray"} THEN "stops" ELSE "ends",
+    /\ worker' = [worker EXCEPT ![w].does = IF document = "runs" THEN "stops" ELSE "ends",
                                 ![w].documentFresh = TRUE]
     /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
 
@@ -206,7 +207,7 @@ StopDocument(w) == worker[w].does = "stops" /\ WriteDocument(w, "document.rev", 
 StopAgain(w) ==
     /\ worker[w].does = "stops"
     /\ ~worker[w].documentFresh
-    /\ worker' = [worker EXCEPT ![w].does = IF document \in {"runs", "stray"} THEN "stops" ELSE "ends",
+    /\ worker' = [worker EXCEPT ![w].does = IF document = "runs" THEN "stops" ELSE "ends",
                                 ![w].documentFresh = TRUE]
     /\ UNCHANGED <<row, document, canceller, joins, told, broken>>
 
@@ -331,7 +332,7 @@ Spec == Init /\ [][Next]_vars /\ Fairness
 -----------------------------------------------------------------------------
 NothingBroken == broken = {}
 
-(* A request that has ended leaves no document that runs, but a stray one. *)
+(* A request that has ended leaves no document that runs. *)
 DocumentEnds == HasEnded => document # "runs"
 
 (* A row is the sweeper's to find until it ends. *)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from jobplane_leases import (
     Lease,
     LeaseLostError,
     RequestLease,
+    begin_document,
     enqueue_request,
     release_claim,
     write_assembly,
@@ -52,6 +54,18 @@ class Recorder:
         raise error
 
     put_item = update_item
+
+    def transact_write_items(self, TransactItems: list[Any]) -> None:
+        self.sent.append(
+            " AND ".join(
+                each["ConditionExpression"] for item in TransactItems for each in item.values()
+            )
+        )
+        reasons = [{"Code": "ConditionalCheckFailed"}] * 2
+        raise ClientError(
+            {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},  # type: ignore[typeddict-unknown-key]
+            "TransactWriteItems",
+        )
 
     def function(self, name: str) -> Any:
         """A function's module that has this client."""
@@ -114,6 +128,12 @@ def enqueue(client: Recorder) -> None:
     enqueue_request(client, "t", {"owner": "tenant#user", "request_id": "req-1"}, NOW)
 
 
+def begin(client: Recorder) -> None:
+    request = RequestLease(client, "t", "tenant#user", "req-1")
+    with suppress(LeaseLostError):
+        begin_document(client, "t", "a1", 1, {}, NOW, remove=(), request=request, lease_owner="me")
+
+
 def write_document(client: Recorder) -> None:
     with suppress(LeaseLostError):
         write_assembly(client, "t", "a1", 1, {}, NOW)
@@ -138,6 +158,7 @@ SENT: dict[str, Callable[[Recorder], None]] = {
     "requests.Requeue": of_request(lambda lease: lease.requeue(NOW)),
     "requests.Cancel": of_request(lambda lease: lease.cancel(READ, {}, NOW)),
     "requests.AskToCancel": of_request(lambda lease: lease.ask_to_cancel()),
+    "requests.BeginDocument": begin,
     "requests.WriteDocument": write_document,
 }
 

@@ -11,9 +11,11 @@ from botocore.exceptions import ClientError
 
 from jobplane_keys import to_item
 from jobplane_leases import (
+    DocumentChangedError,
     Lease,
     LeaseLostError,
     RequestLease,
+    begin_document,
     create,
     enqueue_request,
     follow_assembly,
@@ -532,6 +534,38 @@ def test_a_document_of_another_is_left_alone(stack: Stack, rev: int | None) -> N
     with pytest.raises(LeaseLostError, match="a1"):
         write(stack, rev)
     assert stack.items("assemblies") == [there]
+
+
+@pytest.mark.parametrize(
+    ("rev", "owner", "status", "error"),
+    [
+        (7, "me", "PROCESSING", None),
+        (6, "me", "PROCESSING", DocumentChangedError),
+        (7, "another", "PROCESSING", LeaseLostError),
+        (7, "me", "RETRYING", LeaseLostError),
+    ],
+)
+def test_a_document_begins_as_it_was_read_and_under_the_lease(
+    stack: Stack, rev: int, owner: str, status: str, error: type[Exception] | None
+) -> None:
+    """Else nothing is written: a document that nothing would end must not begin."""
+    there = {"assembly_id": "a1", "rev": 7, "ttl": int(NOW) + 1}
+    stack.put("assemblies", there)
+    stack.put("requests", request(status=status, lease_owner=owner))
+    lease = RequestLease(stack.dynamodb, REQUESTS, OWNER, "req-1")
+
+    def begin() -> Row:
+        return begin_document(
+            stack.dynamodb, ASSEMBLIES, "a1", rev, {"execution": 2}, NOW,
+            remove=["ok"], request=lease, lease_owner="me",
+        )  # fmt: skip
+
+    if error is None:
+        assert begin() == there | {"rev": 8, "execution": 2}
+    else:
+        with pytest.raises(error):
+            begin()
+        assert stack.items("assemblies") == [there]
 
 
 @pytest.mark.parametrize("lost", [False, True])

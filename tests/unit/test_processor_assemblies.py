@@ -256,7 +256,9 @@ def test_the_document_is_written_at_the_start_and_after_each_step(assemblies: As
     """Every write is conditional on the revision."""
     calls = assemblies.stack.calls(assemblies.processor.module.dynamodb)
     assemblies.run_archive()
-    writes = [c for c in calls.of("UpdateItem") if c["TableName"].endswith("assemblies")]
+    begun = [call["TransactItems"][0]["Update"] for call in calls.of("TransactWriteItems")]
+    later = [c for c in calls.of("UpdateItem") if c["TableName"].endswith("assemblies")]
+    writes = [*begun, *later]
     assert all("ConditionExpression" in write for write in writes)
     values = [write["ExpressionAttributeValues"] for write in writes]
     steps = [f"Processing: {step}" for step in ("verified", "compressed", "hashed")]

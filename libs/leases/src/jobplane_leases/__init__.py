@@ -3,9 +3,9 @@
 The caller passes the client and the time.
 """
 
-from jobplane_leases._assemblies import follow_assembly, write_assembly
+from jobplane_leases._assemblies import begin_document, follow_assembly, write_assembly
 from jobplane_leases._claims import release_claim
-from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._errors import DocumentChangedError, LeaseLostError
 from jobplane_leases._lanes import Lane, LaneState, remove_lane_row
 from jobplane_leases._requests import (
     NOT_ENDED,
@@ -17,6 +17,7 @@ from jobplane_leases._requests import (
 from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
 
 __all__ = [
+    "DocumentChangedError",
     "NOT_ENDED",
     "ROW_RESERVE_BYTES",
     "Lane",
@@ -25,6 +26,7 @@ __all__ = [
     "LeaseLostError",
     "RequestLease",
     "Written",
+    "begin_document",
     "create",
     "enqueue_request",
     "follow_assembly",

@@ -9,9 +9,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobplane_keys import packed
-from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._writes import Row, Written, assignment, update
+from jobplane_keys import packed, read_item, to_item
+from jobplane_leases._errors import DocumentChangedError, LeaseLostError
+from jobplane_leases._requests import RequestLease
+from jobplane_leases._writes import Row, Written, assignment, expressions, transact, update
 
 
 def write_assembly(
@@ -30,13 +31,7 @@ def write_assembly(
     Returns the new document. Raises LeaseLostError if another worker has written it. `now` is in
     epoch seconds; `patient_until` is explained at `update`.
     """
-    change, values = assignment({**packed(changes), "rev": (rev or 0) + 1}, remove)
-    if rev is None:
-        condition = "attribute_not_exists(assembly_id) OR #ttl <= :read_at"
-        values["read_at"] = int(now)
-    else:
-        condition = "#rev = :read_rev"
-        values["read_rev"] = rev
+    change, condition, values = _versioned(rev, changes, now, remove)
 
     def write() -> Written:
         return update(
@@ -68,6 +63,60 @@ def write_assembly(
     if not done:
         raise LeaseLostError(assembly_id)
     return document
+
+
+def begin_document(
+    dynamodb: Any,
+    table: str,
+    assembly_id: str,
+    rev: int | None,
+    changes: Mapping[str, Any],
+    now: float,
+    *,
+    remove: Sequence[str],
+    request: RequestLease,
+    lease_owner: str,
+) -> Row:
+    """Like `write_assembly`, but only while this worker has the lease of its request.
+
+    So no worker that has lost it leaves a document behind that nothing would end. Raises
+    DocumentChangedError if another worker has written the document, and LeaseLostError if the
+    request's lease is lost.
+    """
+    change, condition, values = _versioned(rev, changes, now, remove)
+    key = {"assembly_id": assembly_id}
+    refused = transact(
+        dynamodb,
+        [
+            {
+                "Update": {
+                    "TableName": table,
+                    "Key": to_item(key),
+                    **expressions(condition, values, change),
+                }
+            },
+            {"ConditionCheck": request.check_of(lease_owner)},
+        ],
+    )
+    if refused:
+        lost = refused[1] == "ConditionalCheckFailed"
+        raise LeaseLostError(request.request_id) if lost else DocumentChangedError(assembly_id)
+    document = read_item(dynamodb, table, key)
+    if document is None or document["rev"] != values["set_rev"]:
+        raise DocumentChangedError(assembly_id)
+    return document
+
+
+def _versioned(
+    rev: int | None, changes: Mapping[str, Any], now: float, remove: Sequence[str]
+) -> tuple[str, str, Row]:
+    """The change, the condition and the values of a write to a document with this `rev`."""
+    change, values = assignment({**packed(changes), "rev": (rev or 0) + 1}, remove)
+    if rev is None:
+        values["read_at"] = int(now)
+        return change, "attribute_not_exists(assembly_id) OR #ttl <= :read_at", values
+    values["read_rev"] = rev
+    return change, "#rev = :read_rev", values
 
 
 def follow_assembly(

@@ -84,7 +84,7 @@ class Lane:
     def leave(self, keys: Sequence[str]) -> int | None:
         """Free the slots of some requests; since when other requests wait, or None."""
         limits = self._limits()
-        rows = self._rows() if len(limits) > 1 else {0: {"slots": keys}}
+        rows: dict[int, Row] = self._rows() if len(limits) > 1 else {0: {"slots": keys}}
         waiting = [row["waiting_at"] for row in rows.values() if "waiting_at" in row]
         for number, row in rows.items():
             if mine := frozenset(keys) & frozenset(row.get("slots", ())):
@@ -155,8 +155,8 @@ class Lane:
             asked = answer.get("UnprocessedKeys", {})
             if not asked:
                 return
-        error = {"Code": "ThrottlingException", "Message": "rows of a lane were not read"}
-        raise ClientError({"Error": error}, "BatchGetItem")
+        code, text = "ThrottlingException", "rows of a lane were not read"
+        raise ClientError({"Error": {"Code": code, "Message": text}}, "BatchGetItem")
 
     def _update(self, number: int, change: str, condition: str, values: Mapping[str, Any]) -> Any:
         return update(

@@ -31,11 +31,12 @@ from jobplane_keys import (
     in_flight_shard,
     iso_time,
     request_key,
+    to_item,
     ttl_after,
 )
 from jobplane_keys.lanes import WAITING_CHECK_SECONDS
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._writes import Row, Written, assignment, create, update
+from jobplane_leases._writes import Row, Written, assignment, create, expressions, update
 
 ROW_RESERVE_BYTES = 24 * 1024
 """What a request's row keeps free of its 400 KB for its state, its progress and its end."""
@@ -204,6 +205,11 @@ class RequestLease:
             values={"true": True},
             mark=None,
         ).done
+
+    def check_of(self, lease_owner: str) -> Row:
+        """The check of a transaction that this worker has the request's lease."""
+        values = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
+        return {"TableName": self.table, "Key": to_item(self._key), **expressions(_OWNED, values)}
 
     @property
     def _key(self) -> Row:

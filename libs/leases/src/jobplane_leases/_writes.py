@@ -96,22 +96,28 @@ def update(
     be reached or throttles is repeated as long as the next attempt begins before
     `patient_until` (epoch seconds); otherwise botocore's error is raised.
     """
-    names = dict.fromkeys(_NAME.findall(f"{change} {condition}"))
-    parameters: dict[str, Any] = {
+    parameters = {
         "TableName": table,
         "Key": to_item(key),
-        "UpdateExpression": change,
-        "ConditionExpression": condition,
         "ReturnValues": "ALL_NEW",
+        **expressions(condition, values, change),
     }
-    if names:
+    done, answer = update_item(dynamodb, parameters, mark=mark, patient_until=patient_until)
+    return Written(done, from_item(answer.get("Attributes" if done else "Item", {})))
+
+
+def expressions(condition: str, values: Mapping[str, Any], change: str = "") -> Row:
+    """The parameters of a write that hold its expressions, written as for `update`."""
+    parameters: Row = {"ConditionExpression": condition}
+    if change:
+        parameters["UpdateExpression"] = change
+    if names := dict.fromkeys(_NAME.findall(f"{change} {condition}")):
         parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
     if values:
         parameters["ExpressionAttributeValues"] = {
             f":{name}": value for name, value in to_item(values).items()
         }
-    done, answer = update_item(dynamodb, parameters, mark=mark, patient_until=patient_until)
-    return Written(done, from_item(answer.get("Attributes" if done else "Item", {})))
+    return parameters
 
 
 def update_item(
@@ -156,15 +162,9 @@ def create(
     parameters: dict[str, Any] = {
         "TableName": table,
         "Item": to_item(packed(made)),
-        "ConditionExpression": condition,
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        **expressions(condition, values or {}),
     }
-    if names := dict.fromkeys(_NAME.findall(condition)):
-        parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
-    if values:
-        parameters["ExpressionAttributeValues"] = {
-            f":{name}": value for name, value in to_item(values).items()
-        }
     answer, refused = _send(dynamodb.put_item, parameters, 0.0)
     if not refused:
         return Written(True, made)
