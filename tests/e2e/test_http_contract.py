@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 from hypothesis import settings
 from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
-from schemathesis.specs.openapi.checks import unsupported_method
+from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
 
 from jobplane_keys import iso_time, owner_key
 from tests.e2e.deployed import Deployed
@@ -100,11 +100,12 @@ def test_generated_requests_get_described_answers(
     case: "schemathesis.Case[Any]", deployed: Deployed, authorized: dict[str, str]
 ) -> None:
     """Valid and invalid ones: status, headers and body."""
+    # API Gateway answers 404 for a method without a route. No schema says which tokens are real.
+    made_up = [positive_data_acceptance] if "next" in (case.query or {}) else []
     case.call_and_validate(
         base_url=deployed.http_url,
         headers=authorized,
-        # API Gateway answers 404 for a method without a route.
-        excluded_checks=[unsupported_method],
+        excluded_checks=[unsupported_method, *made_up],
         timeout=30,
     )
 

@@ -188,10 +188,14 @@ def statuses_in(function: Function) -> set[int]:
     return {n for n in numbers if isinstance(n, int) and 500 <= n <= 599}
 
 
+# Its 503 asks the client to come again while S3 joins the parts of a large file: no fault.
+PATIENT = {"upload-parts"}
+
+
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_every_function_that_answers_errors_emits_their_metric(function: Function) -> None:
     answered = function.config.get("alarms", {}).get("answeredErrors", [])
-    if statuses_in(function) & {500, 503}:
+    if statuses_in(function) & {500, 503} and function.name not in PATIENT:
         assert answered, "it answers 500 or 503: count that, and name the metric in function.yml"
     source = function.source.read_text(encoding="utf-8")
     for metric, *dimensions in (list(given.items()) for given in answered):
