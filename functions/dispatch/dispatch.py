@@ -14,11 +14,12 @@ what says whether a request waits.
 
 import json
 import os
+import random
 import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from typing import Any, Self
@@ -31,6 +32,7 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     IN_FLIGHT_SHARDS,
+    PICK_UP_SECONDS,
     TERMINAL_STATUSES,
     ValidationError,
     checked_input,
@@ -49,6 +51,7 @@ from jobplane_keys import (
 )
 from jobplane_keys.lanes import (
     MAX_LANE_SLOTS,
+    lane_rows,
     lanes_table,
     split_lane_row,
     waiting_shard,
@@ -309,12 +312,10 @@ def dispatch(records: Sequence[Any]) -> list[str]:
     failed = [change.sequence for change in plain if change.request in unsent]
     for name, changes in lanes.items():
         lane = Lane(dynamodb(), LANES, name, changes[-1].request.lane_limit)
+        ended = {change.request.key: change.request for change in changes if change.has_ended}
+        started = [change.request for change in changes if change.request.key not in ended]
         try:
-            serve(
-                lane,
-                [change.request for change in changes if not change.has_ended],
-                [change.request for change in changes if change.has_ended],
-            )
+            serve(lane, started, [*ended.values()])
         except (BotoCoreError, ClientError, NotSentError) as error:
             telemetry.exception("lane not served", error, lane=name)
             failed += [change.sequence for change in changes]
@@ -335,12 +336,15 @@ def sweep(context: Any) -> dict[str, int]:
             row = from_item(item)
             lanes[split_lane_row(row["lane"])[0]].append(row)
             counts["rows"] += 1
-    running = in_flight() if any("slots" in row for rows in lanes.values() for row in rows) else ()
-    for name, rows in lanes.items():
+    until = in_flight() if lanes else {}
+    # While a request waits for a lane, its `lease_until` is an hour away at first.
+    far = time.time() + 2 * PICK_UP_SECONDS
+    waiting = frozenset(key for key, end in until.items() if end > far)
+    for name in random.sample([*lanes], len(lanes)):  # time may end before the last one
         if context.get_remaining_time_in_millis() / 1000 < SWEEP_RESERVE_SECONDS:
             break
         try:
-            counts["freed"] += sweep_lane(name, rows, running)
+            counts["freed"] += sweep_lane(name, lanes[name], until, waiting)
         except (BotoCoreError, ClientError, NotSentError) as error:
             telemetry.exception("lane not swept", error, lane=name)
             failure = error
@@ -349,10 +353,10 @@ def sweep(context: Any) -> dict[str, int]:
     return dict(counts)
 
 
-def in_flight() -> frozenset[str]:
-    """The keys of all requests that have not ended, as the index shows them."""
-    return frozenset(
-        request_key(row["owner"], row["request_id"])
+def in_flight() -> dict[str, int]:
+    """`lease_until` of all requests that have not ended by their keys, as the index shows them."""
+    return {
+        request_key(row["owner"], row["request_id"]): row["lease_until"]
         for shard in range(IN_FLIGHT_SHARDS)
         for row in query_items(
             dynamodb(),
@@ -361,22 +365,40 @@ def in_flight() -> frozenset[str]:
             KeyConditionExpression="lease_shard = :shard",
             ExpressionAttributeValues=to_item({":shard": f"lease-{shard}"}),
         )
-    )
+    }
 
 
-def sweep_lane(name: str, rows: Sequence[Mapping[str, Any]], running: Container[str]) -> int:
-    """Bring one lane into order; the number of slots that were freed."""
-    lane = Lane(dynamodb(), LANES, name, max(row["lane_limit"] for row in rows))
+def sweep_lane(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    running: Container[str],
+    waiting: frozenset[str],
+) -> int:
+    """Bring one lane into order; the number of slots that were freed.
+
+    `running` are the requests that have not ended, `waiting` those of them that wait for a lane.
+    One that has a slot all the same got no message. And one may wait although no row says so, when
+    the index showed it too late.
+    """
+    numbers = {row["lane"]: split_lane_row(row["lane"])[1] for row in rows}
+    # The first row has the limit of the newest request that began to wait.
+    limit = min(rows, key=lambda row: numbers[row["lane"]])["lane_limit"]
+    lane = Lane(dynamodb(), LANES, name, limit)
+    beyond = [row for row in rows if numbers[row["lane"]] >= len(lane_rows(limit))]
     slots = [key for row in rows for key in row.get("slots", ())]
     ended = [key for key in slots if key not in running and has_ended(key)]
     if ended:
         telemetry.warning("slots of ended requests freed", lane=name, count=len(ended))
-    waiting_at = lane.leave(ended) if ended else None
-    if waiting_at is not None or any("waiting_at" in row for row in rows):
-        start_waiting(lane)
+        replace(lane, limit=max(row["lane_limit"] for row in rows)).leave(ended)
+    waits = any("waiting_at" in row for row in rows if row not in beyond)
+    known = [Request(*split_request_key(key)) for key in slots if key in waiting]
+    if waiting and not waits:
+        known += first_in_queue(name, (), 1)
+    if waits or known:
+        start_waiting(lane, known)
     for row in rows:
-        if "slots" not in row and "waiting_at" not in row:
-            remove_lane_row(dynamodb(), LANES, row["lane"])
+        if row in beyond or ("slots" not in row and "waiting_at" not in row):
+            remove_lane_row(dynamodb(), LANES, row["lane"], is_beyond=row in beyond)
     return len(ended)
 
 

@@ -113,14 +113,17 @@ def sizes(stack: Stack, request: pytest.FixtureRequest) -> Lanes:
 
 
 def test_a_full_lane_lets_the_next_wait(lanes: Lanes) -> None:
-    """Its status says why, and since when; the sweeper of leases leaves it alone."""
-    names = [lanes.queue() for _ in range(4)]
+    """Its status says why, and since when; the sweeper of leases leaves it alone, and so does the
+    TTL.
+    """
+    names = [lanes.queue(ttl=int(time.time()) + 60) for _ in range(4)]
     lanes.deliver()
     assert lanes.started == names[:2]
     assert lanes.slots() == set(names[:2])
     row = lanes.row(names[2])
     assert why_waiting(row) == {"reason": "lane_full", "since": row["waiting_since"]}
     assert row["lease_until"] > time.time() + 3000
+    assert row["ttl"] > time.time() + 6 * 24 * 3600
     assert why_waiting(lanes.row(names[0])) is None
 
 
@@ -184,6 +187,13 @@ def test_a_cancelled_request_frees_its_place(lanes: Lanes, name: int) -> None:
     assert "waiting_lane" not in lanes.row(names[name])
 
 
+def test_a_request_that_has_ended_gets_no_slot(lanes: Lanes) -> None:
+    """It was cancelled before its record was read: both are in one batch."""
+    lanes.cancel(lanes.queue())
+    lanes.deliver()
+    assert lanes.slots() == set()
+
+
 def test_what_is_delivered_twice_starts_once(lanes: Lanes) -> None:
     names = [lanes.queue() for _ in range(3)]
     again = list(lanes.stream)
@@ -236,6 +246,55 @@ def test_the_sweep_keeps_what_runs(lanes: Lanes) -> None:
     lanes.deliver()
     assert lanes.sweep() == {"rows": 1, "freed": 0}
     assert lanes.slots() == lanes.running == set(names[:2])
+
+
+def test_the_sweep_sends_what_has_a_slot_and_no_message(stack: Stack) -> None:
+    """SQS was away when its turn came, and requests of a higher priority hide it in the queue."""
+    lanes = Lanes(stack, 1)
+    names = [lanes.queue(), lanes.queue()]
+    lanes.deliver()
+    lanes.end(names[0])
+    stack.fail(lanes.module.sqs, "SendMessageBatch", times=1)
+    ended = record(lanes.stream.pop(), "1")
+    assert lanes.module.handler({"Records": [ended]}, Context())["batchItemFailures"]
+    for _ in range(12):
+        lanes.queue("high")
+    lanes.deliver()
+    assert (lanes.running, lanes.slots()) == (set(), {names[1]})
+    lanes.sweep()
+    assert lanes.started == names
+
+
+def test_the_sweep_keeps_to_a_smaller_limit(stack: Stack) -> None:
+    """Although rows of the larger one still have slots; they go with those."""
+    lanes = Lanes(stack, 40)
+    old = [lanes.queue() for _ in range(40)]
+    lanes.deliver()
+    lanes.limit = 2
+    new = [lanes.queue() for _ in range(5)]
+    lanes.deliver()
+    for name in old:
+        lanes.end(name)
+    lanes.stream.clear()
+    for _ in range(2):
+        lanes.sweep()
+    assert lanes.running == set(new[:2])
+    assert len(stack.items("lanes")) == 1
+
+
+def test_the_sweep_starts_what_the_index_showed_late(lanes: Lanes) -> None:
+    """The lane seemed to have no queue when its slots became free."""
+    names = [lanes.queue() for _ in range(4)]
+    lanes.deliver()
+    with lanes.stack.monkeypatch.context() as patch:
+        patch.setattr(lanes.module, "QUEUE_LAG_SECONDS", -1.0)
+        patch.setattr(lanes.module, "first_in_queue", lambda *_: [])
+        for name in names[:2]:
+            lanes.end(name)
+        lanes.deliver()
+    assert lanes.running == set()
+    lanes.sweep()
+    assert lanes.running == set(names[2:])
 
 
 def test_a_lane_that_can_not_be_swept_stops_no_other(lanes: Lanes) -> None:

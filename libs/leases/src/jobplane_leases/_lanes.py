@@ -170,7 +170,12 @@ class Lane:
         )
 
 
-def remove_lane_row(dynamodb: Any, table: str, row: str) -> bool:
-    """Delete a row of a lane, unless one of its slots is taken or requests wait for the lane."""
-    condition = "attribute_not_exists(slots) AND attribute_not_exists(waiting_at)"
+def remove_lane_row(dynamodb: Any, table: str, row: str, *, is_beyond: bool = False) -> bool:
+    """Delete a row of a lane, unless one of its slots is taken or requests wait for the lane.
+
+    `is_beyond`: the lane's limit has become smaller, so that nothing waits for this row.
+    """
+    condition = "attribute_not_exists(slots)"
+    if not is_beyond:
+        condition += " AND attribute_not_exists(waiting_at)"
     return remove(dynamodb, table, {"lane": row}, condition=condition)

@@ -163,19 +163,20 @@ class RequestLease:
     def wait_for_lane(self, shard: str, now: float) -> bool:
         """Let the request wait in a partition of the index `waiting`; False if it is not PENDING.
 
-        The sweeper leaves it alone for an hour.
+        The sweeper leaves it alone for an hour, and its row does not expire while it waits.
         """
         return update(
             self.dynamodb,
             self.table,
             self._key,
-            change="SET waiting_lane = :shard, lease_until = :until,"
+            change="SET waiting_lane = :shard, lease_until = :until, #ttl = :ttl,"
             " waiting_since = if_not_exists(waiting_since, :moment)",
             condition="#status = :pending",
             values={
                 "shard": shard,
                 "until": int(now) + WAITING_CHECK_SECONDS,
                 "moment": iso_time(now),
+                "ttl": ttl_after(now, REQUEST_TTL_SECONDS),
                 "pending": RequestStatus.PENDING,
             },
             mark=None,
