@@ -574,7 +574,8 @@ def test_slow_services_delay_nothing_else(stand: Stand, service: str) -> None:
 
     ended = stand.start(worker_of(stand, handler).run_once)
     until(lambda: gate.entered.is_set() or stand.clock.advance(1), "the follow-ups are taken")
-    stand.pass_time(35 - int(stand.clock.monotonic()))
+    stand.pass_time(max(0, 35 - int(stand.clock.monotonic())))
+    begun = stand.clock.monotonic()
     kept: list[float] = []
     keep = stand.sqs.change_message_visibility
 
@@ -593,7 +594,7 @@ def test_slow_services_delay_nothing_else(stand: Stand, service: str) -> None:
     stand.pass_time(80)
     assert stand.tasks.ends == []
     renewals = [call["at"] for call in stand.claims.of("renew")]
-    seen = {"heartbeats": stand.tasks.beats, "claims": renewals, "visibility": [35, *kept]}
+    seen = {"heartbeats": stand.tasks.beats, "claims": renewals, "visibility": [begun, *kept]}
     for other in seen.keys() - {service}:
         times = [*seen[other], stand.clock.monotonic()]
         limit = 31 if other == "heartbeats" else 41
@@ -803,6 +804,25 @@ def test_an_interrupt_outlives_its_worker(stand: Stand) -> None:
     until(lambda: ended or stand.clock.advance(1), "the first worker ends")
     assert ended == [JobEnd.LOST]
     assert len(stand.tasks.ends) == 1
+
+
+@pytest.mark.parametrize(("faults", "end"), [(7, JobEnd.COMPLETED), (10, JobEnd.UNREPORTED)])
+def test_an_interrupt_during_the_report_goes_only_with_the_job(
+    stand: Stand, faults: int, end: JobEnd
+) -> None:
+    """A job whose end is not reported goes on: its next worker hears of the interrupt, too."""
+    body = stand.order()
+    stand.tasks.faults["success"] = [OSError("reset")] * faults
+    ended = stand.start(worker_of(stand, lambda job: 1).run_once)
+    until(lambda: len(stand.tasks.faults["success"]) < faults, "the end is decided")
+    interrupt = stand.interrupt(body)
+    until(lambda: interrupt.receives or stand.clock.advance(1), "it is seen")
+    assert stand.finish(ended) is end
+    if end is JobEnd.UNREPORTED:
+        assert stand.sqs.left(INTERRUPTS) == [interrupt]
+        stand.pass_time(130)
+        assert stand.finish(stand.start(worker_of(stand, obedient).run_once)) is JobEnd.INTERRUPTED
+    assert stand.sqs.left(INTERRUPTS) == []
 
 
 def test_job_cancelled_has_all_fields_of_the_interrupt(stand: Stand) -> None:
@@ -1057,10 +1077,17 @@ def test_a_message_of_another_workspace_is_put_back(stand: Stand, kind: str, is_
     assert stand.tasks.failures == []
 
 
-def test_an_interrupt_of_another_workspace_is_put_back(stand: Stand) -> None:
-    target = {"projectUserId": "amelia#other", "claimId": "claim-1", "fence": 1}
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"interruptId": 7}, {"newThreadId": None}, {"expiresAt": "x"}],
+)
+def test_an_interrupt_of_another_workspace_is_put_back(
+    stand: Stand, changes: dict[str, Any]
+) -> None:
+    """Also a malformed one, which only a worker of its workspace may delete."""
+    foreign = {"claimId": "claim-1", "fence": 1, "projectUserId": "amelia#other"}
     stand.order()
-    interrupt = stand.interrupt(target)
+    interrupt = stand.interrupt(foreign, **changes)
     with working(stand) as job:
         until(lambda: interrupt.receives > 2 or stand.clock.advance(1), "it is seen again")
     assert not job.cancelled

@@ -193,6 +193,13 @@ class Run:
         """Whether it is decided how the job ended."""
         return self._ending is not None
 
+    @property
+    def _is_open(self) -> bool:
+        """Whether the job goes on after this worker's end: its message comes again, or another
+        worker has it.
+        """
+        return self.end is JobEnd.UNREPORTED or self._is_taken
+
     # Called from any thread.
 
     def is_meant(self, claim_id: str, fence: int) -> bool:
@@ -205,18 +212,23 @@ class Run:
         Return whether the message must stay until the job has ended: if this worker breaks off,
         the next one that takes the job over receives it.
         """
+        reason = interrupt.reason or "interrupted"
+        if self._signal(StopReason.INTERRUPT, reason, interrupt, received):
+            logger.info("job %s: interrupted by %s", self.job.message_id, interrupt.message_id)
+            return True
         with self._lock:
             for known in self._interrupts:
                 if known.id == received.id:
                     known.receipt = received.receipt
                     return True
-            if self._ending is not None:
-                return self._is_taken
-        reason = interrupt.reason or "interrupted"
-        if not self._signal(StopReason.INTERRUPT, reason, interrupt, received):
-            return False
-        logger.info("job %s: interrupted by %s", self.job.message_id, interrupt.message_id)
-        return True
+            if self._ending is None:
+                # Another interrupt came first.
+                return False
+            if self.end is None:
+                # The end may yet remain unreported.
+                self._interrupts.append(received)
+                return True
+            return self._is_open
 
     def stop(self) -> bool:
         """Signal the handler that the worker stops; False if it had ended or was signalled."""
@@ -448,9 +460,11 @@ class Run:
         assert ending is not None
         try:
             ending = self._certain(ending)
-            self.end = self._report_to_flow(ending) if self._token else self._release_claim(ending)
-            self._let_go(self.end)
-            logger.info("job %s: %s", self.job.message_id, self.end)
+            end = self._report_to_flow(ending) if self._token else self._release_claim(ending)
+            with self._lock:
+                self.end = end
+            self._let_go(end)
+            logger.info("job %s: %s", self.job.message_id, end)
         finally:
             self.over.set()
             for event in (self._wake, *(call.wake for call in self._calls)):
@@ -475,9 +489,8 @@ class Run:
                 self._give_back(received, pause)
         for received, _ in self._waiting:
             self._give_back(received, pause)
-        is_open = end is JobEnd.UNREPORTED or self._is_taken
         for received in self._interrupts:
-            if is_open:
+            if self._is_open:
                 attempt(self._clock, functools.partial(self._context.interrupts.keep, received, 0))
             else:
                 attempt(self._clock, functools.partial(self._context.interrupts.delete, received))

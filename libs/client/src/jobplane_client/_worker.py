@@ -474,7 +474,10 @@ class JobWorker:
         try:
             if not isinstance(target, Mapping):
                 raise ValidationError("target", "an object is required")
-            is_foreign = workspace_of(target) != self.workspace
+            if workspace_of(target) != self.workspace:
+                # Also a malformed one: only its own workspace may delete it.
+                self._interrupts.keep(received, _backoff(received, _JOB_BACKOFF))
+                return
             claim_id = checked_id(target, "claimId")
             fence = checked_number(target, "fence", None, 0, _MAX_FENCE)
             interrupt = Interrupt(
@@ -490,9 +493,7 @@ class JobWorker:
             return
         with self._lock:
             run, last = self._run, self._last_fence
-        if is_foreign:
-            self._interrupts.keep(received, _backoff(received, _JOB_BACKOFF))
-        elif fence > last and ends > self._clock.time():
+        if fence > last and ends > self._clock.time():
             self._interrupts.keep(received, _EARLY_INTERRUPT_SECONDS)
         elif (
             run is not None and run.is_meant(claim_id, fence) and run.interrupt(interrupt, received)
