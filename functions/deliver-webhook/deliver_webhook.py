@@ -332,33 +332,44 @@ def claim_delivery(item: Document, now: float) -> bool:
 
 
 def record_webhook(
-    item: Document, status: str, attempts: int, code: int | None, claim: float | None = None
+    item: Document,
+    status: str,
+    attempts: int,
+    code: int | None,
+    claim: float | None = None,
+    *,
+    is_outcome: bool = True,
 ) -> Written:
     """Record the webhook's state, and end the claim on its delivery.
 
     Neither the row of a newer execution is changed, nor a delivery undone; and with `claim`, the
     end of the delivery's claim, only `delivered` is recorded once another receive has claimed it.
+    What is no outcome changes only the state that was read: a receive may have ended the delivery.
     """
     state: Document = {"status": status, "attempts": attempts}
     if code is not None:
         state["last_response_code"] = code
     if attempts:
         state["last_attempt_at"] = iso_time(time.time())
-    condition = SAME_EXECUTION
+    others: list[str] = []
     values: Document = {"execution": execution_of(item)}
     if status not in {"delivered", "disabled"}:
-        condition = f"({condition}) AND {NOT_DELIVERED}"
+        others.append(NOT_DELIVERED)
         values["delivered"] = "delivered"
+    if not is_outcome:
+        known = "webhook" in item
+        others.append("#webhook = :read" if known else "attribute_not_exists(#webhook)")
+        values |= {"read": item["webhook"]} if known else {}
     change = "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled"
     if claim is not None:
         change += " REMOVE #webhook_claim_until"
         if status != "delivered":
-            condition = f"#webhook_claim_until = :claim AND ({condition})"
+            others.append("#webhook_claim_until = :claim")
             values["claim"] = claim
     written = update_assembly(
         item["assembly_id"],
         change,
-        condition,
+        " AND ".join([f"({SAME_EXECUTION})", *others]) if others else SAME_EXECUTION,
         state=state,
         disabled=status == "disabled",
         **values,
@@ -468,7 +479,9 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
         outcome = Outcome("unsigned_refused", error="unsigned_refused")
     status = status_on_demand(recorded, outcome, is_delivered(item))
     try:
-        written = record_webhook(item, status, earlier + made, outcome.status_code)
+        is_outcome = outcome.result in {"delivered", "disabled"}
+        code = outcome.status_code
+        written = record_webhook(item, status, earlier + made, code, is_outcome=is_outcome)
         recorded = json_object(written.item.get("webhook")) or recorded
     except Exception as error:
         telemetry.exception("webhook outcome not recorded", error)
