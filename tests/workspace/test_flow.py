@@ -1,5 +1,6 @@
 """The job flow matches the functions that it calls: names, errors, permissions."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -124,6 +125,14 @@ def test_a_job_sent_again_has_another_token() -> None:
         states = {"context": {"State": {"RetryCount": count}}}
         bindings = {"claim": {"claimId": "claim-1"}, "states": states}
         assert evaluated(expression[2:-2], bindings) == f"claim-1-{count}"
+
+
+def test_equal_message_ids_of_two_workspaces_are_two_follow_ups() -> None:
+    """SQS drops the second of two messages with one deduplication id."""
+    expression = FLOW["States"]["JoinHolder"]["Arguments"]["MessageDeduplicationId"]
+    (hashed,) = re.findall(r'^{% \$hash\((.+), "SHA-256"\) %}$', expression)
+    bindings = [{"workspace": f"amelia#{user}", "job": {"messageId": "m-1"}} for user in "ab"]
+    assert [evaluated(hashed, each) for each in bindings] == ["amelia#a#m-1", "amelia#b#m-1"]
 
 
 def test_a_lost_heartbeat_reported_as_States_Timeout_is_recognised() -> None:
