@@ -225,6 +225,26 @@ class LeaseWhileItLives(Guarantee):
             )
 
 
+class LaneSlotsKept(Guarantee):
+    """A lane runs at most as many jobs as it has slots, and no slot stays with an ended job."""
+
+    def changed(self, change: Change) -> None:
+        new = change.new
+        if change.table == "lanes" and new and len(new.get("slots", ())) > new["lane_limit"]:
+            raise self.broken(f"{change.task} gives out {len(new['slots'])} slots of a row.")
+        if change.table != "requests" or not new or "lane" not in new:
+            return
+        rows = [row for row in self.world.rows("requests") if row.get("lane") == new["lane"]]
+        running = [row["request_id"] for row in rows if row["status"] == "PROCESSING"]
+        if len(running) > new["lane_limit"]:
+            raise self.broken(f"{', '.join(running)} run at the same time.")
+
+    def rested(self) -> None:
+        for row in self.world.rows("lanes"):
+            if row.get("slots"):
+                raise self.broken(f"{', '.join(sorted(row['slots']))} keep slots for ever.")
+
+
 class SubscribersCounted(Guarantee):
     """A job's row has the number of its subscribers."""
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from unittest.mock import patch
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,6 +24,7 @@ SCENARIOS: dict[str, Scenario] = {}
 
 JOBS = ("connect", "disconnect", "dispatch", "processor", "router")
 FLOW = ("claim", "handle-timeout", "send-interrupt")
+SLOW = frozenset({"outage", "fail", "hang"})
 
 
 def scenario(
@@ -75,6 +77,16 @@ def leave(world: World) -> None:
     client.ask("subscribe", {"request_id": "theirs"})
     delayed(client, steps=2, on_disconnect="cancel")
     client.leave()
+
+
+@scenario("lanes", *JOBS)
+def lanes(world: World) -> None:
+    """Three jobs of a lane with one slot; another device cancels the second one."""
+    client = world.connect("origin")
+    with patch.object(world.stage.module("router"), "MAX_RUNNING_PER_TENANT", 1):
+        for name in ("first", "second", "third"):
+            delayed(client, name)
+    world.connect("device").say("cancel", {"request_id": "second"})
 
 
 @scenario("sweep", *JOBS)
@@ -263,7 +275,7 @@ def worker(world: World) -> None:
         flow.worker(name, lambda job: job.wait(40))
 
 
-@scenario("visibility", *FLOW, faults=frozenset({"outage", "fail", "hang"}))
+@scenario("visibility", *FLOW, faults=SLOW)
 def visibility(world: World) -> None:
     """A long job while SQS does not answer: its message becomes visible to another worker."""
     flow = Flow(world, heartbeat=600.0)
@@ -302,7 +314,7 @@ def follow_up(world: World) -> None:
     flow.worker("worker-a", handle)
 
 
-@scenario("beats", *FLOW)
+@scenario("beats", *FLOW, faults=SLOW)
 def beats(world: World) -> None:
     """A worker has five messages in hand while SQS hangs: the heartbeats must go on."""
     flow = Flow(world)

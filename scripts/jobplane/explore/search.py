@@ -9,6 +9,7 @@ the oldest that can go on.
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from jobplane.explore.tasks import Task
 from jobplane.explore.world import Stage, World
 
 DEVIATION = re.compile(r"([^\s>!]+@\d+)([>!])(\S+)")
+NUMBERS = re.compile(r"\d+")
 # Of a sampled schedule.
 MOST_DEVIATIONS = 8
 
@@ -51,6 +53,8 @@ class Scenario:
 @dataclass
 class Moment:
     label: str
+    kind: str
+    """Which call of which program, without numbers."""
     options: list[str]
     state: int
 
@@ -115,7 +119,9 @@ class _Chooser:
         if self._faults is not None:
             options = [one for one in options if one[0] == ">" or one in self._faults]
         label = task.label
-        self.moments.append(Moment(label, options, self.state()))
+        self.moments.append(
+            Moment(label, NUMBERS.sub("", f"{label} {kind}"), options, self.state())
+        )
         choice = self.plan[label] if label in self.plan else self._pick(options)
         if choice and choice in options:
             self.taken.append((label, choice))
@@ -203,6 +209,7 @@ def _all(
     chance = random.Random(f"{seed}/{scenario.name}")
     known: dict[int, int] = {}
     level: list[Plan] = [()]
+    kinds: dict[Plan, str] = {(): ""}
     usual = 1
     for depth in range(scenario.bound + 1):
         following: list[Plan] = []
@@ -212,12 +219,14 @@ def _all(
             outcome = run(stage, scenario, 0, plan, with_states=True)
             yield outcome
             usual = max(1, len(outcome.moments))
-            following += _deviations(outcome, plan, scenario.bound - depth, known)
+            for kind, deviating in _deviations(outcome, plan, scenario.bound - depth, known):
+                following.append(deviating)
+                kinds[deviating] = f"{kinds[plan]} {kind}"
         report.states = set(known)
         report.complete = depth
-        # A level that can't be finished is at least a fair sample.
+        # A level that can't be finished has at least one schedule of each kind.
         chance.shuffle(following)
-        level = following
+        level = _varied(following, kinds)
         if not level:
             break
     number = 0
@@ -226,8 +235,12 @@ def _all(
         yield run(stage, scenario, seed + number, (), _sampled(chance, usual))
 
 
-def _deviations(outcome: Outcome, plan: Plan, left: int, known: dict[int, int]) -> Iterator[Plan]:
-    """The plans with one deviation more, after the last one; none from a state that was seen."""
+def _deviations(
+    outcome: Outcome, plan: Plan, left: int, known: dict[int, int]
+) -> Iterator[tuple[str, Plan]]:
+    """The plans with one deviation more, after the last one, and its kind; none from a state that
+    was seen.
+    """
     if left == 0 or len(outcome.plan) < len(plan):
         return
     labels = [moment.label for moment in outcome.moments]
@@ -237,7 +250,18 @@ def _deviations(outcome: Outcome, plan: Plan, left: int, known: dict[int, int]) 
             continue
         known[moment.state] = left
         for option in moment.options:
-            yield (*plan, (moment.label, option))
+            kind = f"{moment.kind} {NUMBERS.sub('', option)}"
+            yield kind, (*plan, (moment.label, option))
+
+
+def _varied(plans: list[Plan], kinds: Mapping[Plan, str]) -> list[Plan]:
+    """The plans, first one of each kind, then the second ones."""
+    seen: Counter[str] = Counter()
+    ranks: dict[Plan, int] = {}
+    for plan in plans:
+        ranks[plan] = seen[kinds[plan]]
+        seen[kinds[plan]] += 1
+    return sorted(plans, key=ranks.__getitem__)
 
 
 def _sampled(chance: random.Random, usual: int) -> Pick:

@@ -280,6 +280,8 @@ class FlowTask:
     """`succeeded`, `failed` or `timed out`."""
     detail: str = ""
     gap: float = 0.0
+    """The longest time between two reports of the worker that has the job."""
+    has_begun: bool = False
     waiting: Task | None = None
     """The execution that waits for the end."""
 
@@ -305,7 +307,9 @@ class Flows:
         if task is None:
             raise RefusedCallError("TaskDoesNotExist")
         now = self._of().now
-        task.gap = max(task.gap, now - task.beaten_at)
+        if task.has_begun:
+            task.gap = max(task.gap, now - task.beaten_at)
+        task.has_begun = True
         if not task.end and now - task.beaten_at > task.heartbeat_seconds:
             self.end(task, "timed out")
         if task.end:

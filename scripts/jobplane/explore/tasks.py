@@ -131,14 +131,14 @@ class Scheduler:
 
     # For the running task
 
-    def point(self, options: Iterable[str]) -> str:
+    def point(self, options: Iterable[str], kind: str = "call") -> str:
         """A moment before a call: other tasks may run first. Returns the fault that is chosen."""
         task = self._me()
         task.moments += 1
         self._steps += 1
         self._alive(task)
         others = [f">{other.name}" for other in self._runnable() if other is not task]
-        chosen = self._choose(task, "call", [*others, *options])
+        chosen = self._choose(task, kind, [*others, *options])
         if chosen.startswith(">"):
             self.demote(task)
             self._switch(task, self._named(chosen[1:]))

@@ -53,6 +53,7 @@ FREEZE_SECONDS = 200.0
 OUTAGE_SECONDS = 240.0
 SKEWS = (0.0, -2.0, 2.0)
 SWEEP_SECONDS = 30.0
+LANES_SECONDS = 60.0
 STREAM_TRIES = 5
 CONNECTION_SECONDS = 7200
 RECEIVER = "https://receiver.example.com/hook"
@@ -292,6 +293,9 @@ class World:
         self.faulted: dict[str, list[tuple[str, str]]] = {}
         """The faults that met each process, and at which calls."""
         self._sweeper: Task | None = None
+        self._lane_sweeper: Task | None = None
+        self._swept = -1
+        """The digest after the last complete sweep of the lanes."""
         self.counts_files = False
         """Whether the stream of the pipeline's files is read."""
         self._outages: dict[tuple[str, str], float] = {}
@@ -529,17 +533,33 @@ class World:
         )
 
     def _rest(self, following: float | None) -> bool:
-        """The schedule of the sweeper: within a minute after a request is overdue."""
-        if self._sweeper is not None and not self._sweeper.done:
-            return False
+        """The schedules of the sweepers: within a minute after a request is overdue, and a minute
+        after the last change of a lane.
+        """
+        plans: list[tuple[float, str]] = []
         due = [row["lease_until"] for row in self.rows("requests") if "lease_until" in row]
-        if not due:
+        if due and (self._sweeper is None or self._sweeper.done):
+            plans.append((max(self.now, min(due) + SWEEP_SECONDS), "leases"))
+        is_idle = self._lane_sweeper is None or self._lane_sweeper.done
+        if is_idle and self.rows("lanes") and self.digest != self._swept:
+            plans.append((self.now + LANES_SECONDS, "lanes"))
+        if not plans:
             return False
-        moment = max(self.now, min(due) + SWEEP_SECONDS)
+        moment, swept = min(plans)
         if following is not None and following <= moment:
             return False
-        self._sweeper = self.sweep(at=moment)
+        if swept == "leases":
+            self._sweeper = self.sweep(at=moment)
+        else:
+            self._lane_sweeper = self._sweep_lanes(moment)
         return True
+
+    def _sweep_lanes(self, moment: float) -> Task:
+        def after(outcome: str, _: Any) -> None:
+            self._swept = self.digest if outcome == "ended" else self._swept
+
+        event = {"sweep": "lanes"}
+        return self.invoke("dispatch", event, name="lanes-sweeper", at=moment, after=after)
 
     # Calls
 
@@ -569,14 +589,16 @@ class World:
         text = shown(service, operation, parameters, self.stage.prefix)
         if self._is_certain(operation, parameters):
             return self._done(task, text, effect)
-        if self.now < self._outages.get((task.process.name, operation), 0.0):
+        # Of DynamoDB one kind of calls may fail alone: a table's or an index's partition.
+        place = (task.process.name, operation if service == "dynamodb" else service)
+        if self.now < self._outages.get(place, 0.0):
             return self._carry_out(task, "hang", text, effect, config)
-        fault = self.scheduler.point(READ_FAULTS if operation in READS else WRITE_FAULTS)
+        fault = self.scheduler.point(READ_FAULTS if operation in READS else WRITE_FAULTS, text)
         task.calls += 1
         if fault:
             self._meet(fault, text)
         if fault == "outage":
-            self._outages[task.process.name, operation] = self.now + OUTAGE_SECONDS
+            self._outages[place] = self.now + OUTAGE_SECONDS
             fault = "hang"
         return self._carry_out(task, fault, text, effect, config)
 
@@ -731,7 +753,8 @@ class World:
             self._count(before, after)
         if short == "requests" and after:
             was_pending = before is not None and before["status"] == "PENDING"
-            if after["status"] == "PENDING" and not was_pending:
+            has_ended = "ended_at" in after and before is not None and "ended_at" not in before
+            if after["status"] == "PENDING" and not was_pending or has_ended and "lane" in after:
                 self._stream(before, after)
 
     def _context(self, process: Process) -> Any:
