@@ -14,6 +14,7 @@ from botocore.stub import Stubber
 from jobplane_keys import owner_key, request_key, to_item
 from jobplane_sockets import (
     Delivery,
+    Listeners,
     LiveConnections,
     Outbox,
     drop_connection,
@@ -439,6 +440,36 @@ def test_a_connection_that_is_gone_costs_two_calls(stack: Stack) -> None:
     assert stack.request("req-1")["subscriber_count"] == 0
     assert stack.request("req-2")["subscriber_count"] == 1
     assert calls.counts()["TransactWriteItems"] == calls.counts()["DeleteItem"] == 1
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_connections_that_are_gone_do_not_delay_the_end(
+    seconds: float, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a job waits behind a message of progress. To forget a listener is an answer, and
+    those for whom no time is left get no message either.
+    """
+    names = [f"gone-{number}" for number in range(4)]
+    stack.put("requests", request("req-1", subscriber_count=4))
+    for name in names:
+        stack.put("subscriptions", subscription("req-1", name))
+    clock, answers = Clock(time.time()), list[float]()
+    began = clock.now
+    monkeypatch.setattr("jobplane_sockets._listeners.time", clock)
+
+    def on_answer() -> None:
+        answers.append(clock.now)
+        clock.advance(seconds)
+
+    audience = Listeners(
+        stack.dynamodb, PREFIX, request("req-1"), on_error=pytest.fail, on_answer=on_answer
+    )
+    assert {*audience.send(Sockets(), {"type": "progress"}, 4).gone} == {"conn-1", *names}
+    assert clock.now <= began + 3.0 + seconds
+    assert len(answers) > 2
+    sockets = Sockets()
+    assert audience.send(sockets, {"type": "complete"}, 4) == Delivery((), (), {})
+    assert sockets.attempts == {}
 
 
 def test_dropping_a_connection_deletes_its_row(stack: Stack) -> None:

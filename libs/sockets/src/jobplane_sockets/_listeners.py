@@ -12,6 +12,8 @@ from jobplane_sockets._posting import Delivery
 from jobplane_sockets._rights import LiveConnections
 from jobplane_sockets._subscriptions import forget_listener, listeners
 
+FORGET_SECONDS = 2.0
+
 
 class Listeners:
     """The listeners of one request: the connection that sent it, and its subscribers.
@@ -44,7 +46,10 @@ class Listeners:
         return self._origin in self._gone
 
     def send(self, management: Any, message: Mapping[str, Any], subscribers: int) -> Delivery:
-        """Post a message to all listeners that have rights; delete those that are gone."""
+        """Post a message to all listeners that have rights; delete those that are gone.
+
+        The next message waits for this, so that it ends after seconds: what is left expires.
+        """
         targets = {self._origin}
         if subscribers > 0:
             with self._reporting("subscribers not read"):
@@ -54,9 +59,14 @@ class Listeners:
             management, targets, message, time.time(), on_answer=self._on_answer
         )
         self._gone |= {*delivery.gone}
+        end = time.monotonic() + FORGET_SECONDS
+        # One after the other: each changes the row of the request.
         for connection_id in delivery.gone:
+            if time.monotonic() >= end:
+                break
             with self._reporting("connection not dropped"):
                 forget_listener(self._dynamodb, self._prefix, self._key, connection_id)
+                self._on_answer()
         return delivery
 
     @contextmanager
