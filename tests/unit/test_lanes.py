@@ -282,6 +282,19 @@ def test_the_sweep_keeps_to_a_smaller_limit(stack: Stack) -> None:
     assert len(stack.items("lanes")) == 1
 
 
+def test_a_larger_limit_holds_at_once(stack: Stack) -> None:
+    """The next request brings it; those that wait start first."""
+    lanes = Lanes(stack, 1)
+    names = [lanes.queue() for _ in range(5)]
+    lanes.deliver()
+    lanes.limit = 20
+    names += [lanes.queue() for _ in range(17)]
+    lanes.deliver()
+    assert (lanes.started, len(lanes.running)) == (names[:20], 20)
+    lanes.sweep()
+    assert len(lanes.running) == 20
+
+
 def test_the_sweep_starts_what_the_index_showed_late(lanes: Lanes) -> None:
     """The lane seemed to have no queue when its slots became free."""
     names = [lanes.queue() for _ in range(4)]

@@ -72,8 +72,11 @@ class Lane:
                 limit - len(row.get("slots", ())) for limit, row in zip(limits, known, strict=True)
             ]
             first = zlib.crc32(keys[0].encode()) % len(limits)
-            # Callers that begin at different rows don't meet at one of them.
-            rows = [row for row in (*range(first, len(limits)), *range(first)) if free[row] > 0]
+            # Callers that begin at different rows don't meet at one of them. After a smaller limit,
+            # only the first row says that requests wait.
+            may = is_next or not any("waiting_at" in row for row in known)
+            rows = [*range(first, len(limits)), *range(first)] if may else []
+            rows = [row for row in rows if free[row] > 0]
         for row in rows:
             left = [key for key in keys if key not in entered]
             if not left:
