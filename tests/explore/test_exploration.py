@@ -5,10 +5,13 @@ import re
 import pytest
 
 from jobplane.explore.guarantees import BrokenGuaranteeError
-from jobplane.explore.report import lines_of
+from jobplane.explore.planted import edited, known_faults
+from jobplane.explore.report import history_of, lines_of
 from jobplane.explore.scenarios import SCENARIOS
 from jobplane.explore.search import Outcome, Scenario, explore, parse, run
 from jobplane.explore.world import Stage, World
+from jobplane.tree.repository import Repository
+from tests.e2e.claim_history import Operation, faults
 
 SCHEDULES = 25
 
@@ -20,6 +23,21 @@ def test_every_guarantee_holds_in_the_first_schedules(explored: Stage, name: str
     assert report.found is None, "\n".join(lines_of(report.found))
     assert report.schedules == SCHEDULES
     assert len(report.states) > 0
+
+
+@pytest.mark.parametrize("name", ["claim", "abandoned"])
+def test_histories_of_claims_can_be_explained(explored: Stage, name: str) -> None:
+    """Also those with operations without an answer, which may take effect later."""
+    histories: list[list[Operation]] = []
+
+    def note(outcome: Outcome) -> None:
+        histories.append([Operation(**operation) for operation in history_of(outcome)])
+        assert faults(histories[-1]) == [], outcome.line
+
+    explore(explored, SCENARIOS[name], seconds=1e9, schedules=3 * SCHEDULES, note=note)
+    operations = [operation for history in histories for operation in history]
+    assert any(operation.answer is None for operation in operations)
+    assert sum(operation.grant is not None for operation in operations) > len(histories)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -77,3 +95,10 @@ def test_a_call_may_meet_each_fault(explored: Stage) -> None:
 def test_a_malformed_line_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="malformed deviation"):
         parse(line)
+
+
+def test_every_planted_fault_fits_the_code() -> None:
+    """An edit whose text has changed would put nothing back."""
+    for fault in known_faults():
+        assert SCENARIOS.keys() >= set(fault.scenarios)
+        assert edited(Repository.here().root, fault)

@@ -46,9 +46,20 @@ def known_faults() -> list[Fault]:
     ]
 
 
+def edited(root: Path, fault: Fault) -> dict[str, str]:
+    """The files of a fault with its edits. Raises ToolError if the code is not as they say."""
+    texts: dict[str, str] = {}
+    for file, old, new in fault.edits:
+        text = texts.get(file) or (root / file).read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            raise ToolError(f"{fault.name}: {file} does not have this text once", old)
+        texts[file] = text.replace(old, new)
+    return texts
+
+
 @contextlib.contextmanager
 def planted(repository: Repository, fault: Fault) -> Iterator[Path]:
-    """A copy of the code with the fault. Raises ToolError if the code is not as its edits say."""
+    """A copy of the code with the fault. Raises ToolError as `edited` does."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in COPIED:
@@ -57,11 +68,8 @@ def planted(repository: Repository, fault: Fault) -> Iterator[Path]:
                 shutil.copytree(source, root / name, ignore=NOT_COPIED)
             else:
                 shutil.copy(source, root / name)
-        for file, old, new in fault.edits:
-            text = (root / file).read_text(encoding="utf-8")
-            if text.count(old) != 1:
-                raise ToolError(f"{fault.name}: {file} does not have this text once", old)
-            (root / file).write_text(text.replace(old, new), encoding="utf-8")
+        for file, text in edited(repository.root, fault).items():
+            (root / file).write_text(text, encoding="utf-8")
         yield root
 
 

@@ -36,6 +36,33 @@ def document_of(report: Report) -> dict[str, Any]:
     }
 
 
+def history_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """The operations on claims in a schedule: acquire, renew, release, timeout.
+
+    `answer` is None if none came: the operation may take effect at any time, or never.
+    """
+    history = []
+    for operation in outcome.operations:
+        event = operation["event"]
+        if operation["function"] == "handle-timeout":
+            kind = "timeout"
+        elif operation["function"] == "claim":
+            kind = event["operation"]
+        else:
+            continue
+        is_wish = kind == "acquire"
+        history.append(
+            {
+                "workspace": event["projectUserId"],
+                "kind": kind,
+                "subject": event["messageId" if is_wish else "claimId"],
+                "fence": 0 if is_wish else event["fence"],
+                **{name: operation[name] for name in ("start", "end", "answer")},
+            }
+        )
+    return history
+
+
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
     """The table of a schedule: when, who, what."""
     for moment, who, what in outcome.log:

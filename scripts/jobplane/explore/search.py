@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jobplane.explore.guarantees import BrokenGuaranteeError, at_rest, watch
+from jobplane.explore.tables import Row
 from jobplane.explore.tasks import Task
 from jobplane.explore.world import Stage, World
 
@@ -69,6 +70,8 @@ class Outcome:
     failure: BaseException | None
     moments: list[Moment]
     log: list[tuple[float, str, str]]
+    operations: list[Row] = field(default_factory=list)
+    """The invocations that programs made, with their answers."""
 
     @property
     def line(self) -> str:
@@ -158,7 +161,8 @@ def run(
         except (BrokenGuaranteeError, AssertionError) as error:
             failure = error
     taken = tuple(chooser.taken)
-    return Outcome(scenario.name, seed, taken, failure, chooser.moments, world.scheduler.log)
+    log, operations = world.scheduler.log, world.operations
+    return Outcome(scenario.name, seed, taken, failure, chooser.moments, log, operations)
 
 
 @dataclass
@@ -183,8 +187,12 @@ def explore(
     seed: int = 0,
     seconds: float = 60.0,
     schedules: int | None = None,
+    note: Callable[[Outcome], None] = lambda _: None,
 ) -> Report:
-    """Look for a schedule that breaks a guarantee, and shrink the first one that does."""
+    """Look for a schedule that breaks a guarantee, and shrink the first one that does.
+
+    `note` is given the outcome of each schedule.
+    """
     report, began = Report(scenario.name), time.monotonic()
 
     def is_over() -> bool:
@@ -194,6 +202,7 @@ def explore(
 
     for outcome in _all(stage, scenario, seed, report, is_over):
         report.schedules += 1
+        note(outcome)
         report.longest = max(report.longest, outcome.calls)
         if outcome.failure is not None:
             report.found_after = time.monotonic() - began

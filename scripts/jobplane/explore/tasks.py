@@ -129,6 +129,11 @@ class Scheduler:
         name = self.current.name if self.current else "setup"
         self.log.append((self.now - self.started, name, text))
 
+    @property
+    def moment(self) -> float:
+        """The time; a later step has a later one."""
+        return self.now + self._steps * 1e-6
+
     # For the running task
 
     def point(self, options: Iterable[str], kind: str = "call") -> str:

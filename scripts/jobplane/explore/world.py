@@ -305,6 +305,8 @@ class World:
         """Of all other effects, in their order."""
         self.received: list[tuple[str, bool]] = []
         """Ids of webhooks that came to the receiver, and whether it accepted them."""
+        self.operations: list[Row] = []
+        """Invocations for whose answer a program waited; it is None if none came."""
         self._chances: dict[str, random.Random] = {}
         for name, visibility in stage.queues:
             self.sqs.add(name, visibility)
@@ -387,10 +389,16 @@ class World:
             answers.append((outcome, answer))
             self.scheduler.wake(caller)
 
+        asked = self.scheduler.moment
         self.invoke(function, event, name=f"{caller.name}/{function}", after=after)
         while not answers:
             self.scheduler.wait()
         outcome, answer = answers[0]
+        known = answer if outcome == "ended" else None
+        self.operations.append(
+            {"function": function, "event": event, "start": asked, "end": self.scheduler.moment}
+            | {"answer": known}
+        )
         if outcome != "ended":
             raise InvocationError(outcome, answer)
         return answer

@@ -32,6 +32,11 @@ Examples:
 )
 @click.option("--replay", metavar="LINE", help="Run one schedule, and print it.")
 @click.option("--mutants", is_flag=True, help="Plant faults, and print which ones are found.")
+@click.option(
+    "--histories",
+    type=click.File("w"),
+    help="Write the operations on claims of each schedule to a file, as JSON lines.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per scenario.")
 def command(
     names: tuple[str, ...],
@@ -39,6 +44,7 @@ def command(
     minutes: float,
     replay: str | None,
     mutants: bool,
+    histories: TextIO | None,
     as_json: bool,
 ) -> None:
     """Look for orders of calls and faults that break a guarantee.
@@ -64,7 +70,7 @@ def command(
             is_good = _plant(stage, scenarios, 60 * minutes, seed, as_json, out)
         else:
             results = [
-                _explore(stage, scenario, 60 * minutes, seed, as_json, out)
+                _explore(stage, scenario, 60 * minutes, seed, as_json, histories, out)
                 for scenario in scenarios
             ]
             is_good = all(results)
@@ -101,13 +107,23 @@ def _replay(stage: "Stage", line: str, out: TextIO) -> bool:
 
 
 def _explore(
-    stage: "Stage", scenario: "Scenario", seconds: float, seed: int, as_json: bool, out: TextIO
+    stage: "Stage",
+    scenario: "Scenario",
+    seconds: float,
+    seed: int,
+    as_json: bool,
+    histories: TextIO | None,
+    out: TextIO,
 ) -> bool:
     """Explore a scenario; whether nothing was found."""
-    from jobplane.explore.report import document_of, line_of, lines_of
-    from jobplane.explore.search import explore
+    from jobplane.explore.report import document_of, history_of, line_of, lines_of
+    from jobplane.explore.search import Outcome, explore
 
-    report = explore(stage, scenario, seed=seed, seconds=seconds)
+    def note(outcome: Outcome) -> None:
+        if histories is not None and (history := history_of(outcome)):
+            click.echo(json.dumps({"line": outcome.line, "operations": history}), file=histories)
+
+    report = explore(stage, scenario, seed=seed, seconds=seconds, note=note)
     if as_json:
         click.echo(json.dumps(document_of(report)), file=out)
         return report.found is None
