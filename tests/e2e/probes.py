@@ -144,6 +144,9 @@ def of_table(logical: str, name: str, properties: Mapping[str, Any]) -> Iterator
     yield table("DeleteTable", "delete_table")
     batch = Target("dynamodb", logical)
     yield batch("BatchGetItem", "batch_get_item", RequestItems={name: {"Keys": [key]}})
+    check = [{"ConditionCheck": {"TableName": name, "Key": key, **absent}}]
+    cancelled = "TransactionCanceledException"
+    yield batch("ConditionCheckItem", "transact_write_items", cancelled, TransactItems=check)
     put = {"PutRequest": {"Item": key}}
     yield batch("BatchWriteItem", "batch_write_item", RequestItems={name: [put]})
     for index in properties.get("GlobalSecondaryIndexes", ()):
