@@ -126,6 +126,9 @@ class SocketService:
     async def connected(self, number: int) -> None:
         await self.until(lambda: number in self._connections)
 
+    def connection(self, number: int) -> ServerConnection:
+        return self._connections[number]
+
     async def cut(self, code: int | None = None) -> None:
         """End the newest connection with a close code, or without one."""
         connection = self._connections[max(self._connections)]

@@ -379,6 +379,34 @@ async def test_a_ping_without_an_answer_opens_a_new_connection(line: Line) -> No
     assert line.sent("ping") == [{"action": "ping"}]
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_connection_with_full_buffers_is_given_up(
+    line: Line, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    """Neither the ping nor the closing handshake can be sent."""
+    monkeypatch.setattr("jobplane_client._socket._CLOSE_SECONDS", 0.1)
+    line.connection(1).transport.pause_reading()
+    sent: list[str] = []
+
+    async def flood() -> None:
+        while line.attempts == 1:
+            sent.append(await line.socket.send("delay", {"text": "x" * 80_000}))
+
+    sending = running(flood())
+    number = -1
+    while number < len(sent):
+        number = len(sent)
+        await asyncio.sleep(0.2)
+    if is_closed:
+        await line.socket.close()
+    else:
+        await line.timers.fire(PING)
+        await line.timers.fire(PONG)
+        await line.connected(2)
+        await line.until(lambda: len(line.jobs) == len(line.socket._open))
+    await asyncio.gather(sending, return_exceptions=True)
+
+
 async def test_a_connection_is_replaced_before_its_time_limit(line: Line) -> None:
     request_id = await line.send()
     await line.socket.request("echo")

@@ -7,7 +7,15 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -520,25 +528,38 @@ class JobSocket:
             self._healthy |= self._clock() - opened >= _HEALTHY_SECONDS
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
-            await connection.close()
+            await _close(connection)
 
     async def _keep_alive(self, connection: ClientConnection, opened: float) -> None:
-        """Send the waiting requests, ping, and close the connection at its maximum age."""
+        """Send the waiting requests, ping, and close the connection at its maximum age.
+
+        Sends are tasks of their own: on a lost connection with full buffers they don't return.
+        """
+        self._start(self._flush())
         with contextlib.suppress(ConnectionClosed):
-            await self._flush()
             while (left := opened + self._max_age - self._clock()) > self._ping_every:
                 await self._sleep(self._ping_every)
                 heard = self._received
                 self._resend_quiet_requests()
-                await connection.send(PING)
-                await self._flush()
+                self._start(self._ping(connection))
                 await self._sleep(self._ping_timeout)
                 if self._received == heard:
-                    await connection.close()
+                    await _close(connection)
                     return
             await self._sleep(max(left, 0))
             self._renewing = True
-            await connection.close()
+            await _close(connection)
+
+    async def _ping(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send(PING)
+            await self._flush()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that ends with the socket."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _resend_quiet_requests(self) -> None:
         """Send again what got no message since the last ping: one may have been lost."""
@@ -598,9 +619,7 @@ class JobSocket:
             await self._flush()
 
         request.waiting = True
-        task = asyncio.create_task(later())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._start(later())
 
     def _receive(self, raw: str | bytes) -> None:
         self._received += 1
@@ -743,9 +762,7 @@ class JobSocket:
             request.sent_on = 0
         connection = self._connection
         if connection is not None:
-            task = asyncio.create_task(connection.close())
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._start(_close(connection))
         return True
 
     def _note_subscription(self, request: _Request, message: Message) -> None:
@@ -754,6 +771,14 @@ class JobSocket:
             target = self._open.get(str(message.data.get("request_id")))
             if target is not None and message.data.get("status") in tuple(TERMINAL_STATUSES):
                 self._end(target)
+
+
+async def _close(connection: ClientConnection) -> None:
+    """Close a connection in seconds, even if the service reads nothing any more."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await connection.close()
+    connection.transport.abort()
 
 
 async def _transmit(connection: ClientConnection, frame: str) -> None:
