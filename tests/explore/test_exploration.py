@@ -49,7 +49,7 @@ def test_a_schedule_is_the_same_each_time(explored: Stage, name: str) -> None:
 
 def unconditional(world: World) -> None:
     """A device cancels a job; every condition of a write counts as met."""
-    world.tables.is_dropped = lambda _table, _condition: True
+    world.tables.is_dropped = lambda _table, _condition, _met: True
     SCENARIOS["cancel"].play(world)
 
 

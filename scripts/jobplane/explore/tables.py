@@ -90,8 +90,8 @@ class Tables:
     def __init__(self, tables: Iterable[Table]) -> None:
         self.by_name = {table.name: table for table in tables}
         self.observers: list[Observer] = []
-        self.is_dropped: Callable[[str, str], bool] = lambda _table, _condition: False
-        """Whether a condition counts as met, by its table and text; for mutants."""
+        self.is_dropped: Callable[[str, str, bool], bool] = lambda _table, _condition, _met: False
+        """Whether a condition counts as met, by its table, its text and if it is; for mutants."""
         self.is_forgotten: Callable[[str, str], bool] = lambda _table, _condition: False
         """Whether a refusal leaves out the id of the last write; for mutants."""
 
@@ -109,18 +109,19 @@ class Tables:
 
     def _met(self, parameters: Row, item: Item | None) -> bool:
         text = parameters.get("ConditionExpression")
-        if text is None or self.is_dropped(parameters["TableName"], text):
+        if text is None:
             return True
         test = condition(text, parameters.get("ExpressionAttributeNames", {}))
-        return test(item or {}, parameters.get("ExpressionAttributeValues", {}))
+        is_met = test(item or {}, parameters.get("ExpressionAttributeValues", {}))
+        return self.is_dropped(parameters["TableName"], text, is_met) or is_met
 
     def _check(self, parameters: Row, item: Item | None) -> None:
         if not self._met(parameters, item):
             wanted = parameters.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
             answer = {"Item": dict(item)} if wanted and item is not None else {}
             text = parameters["ConditionExpression"]
-            if answer and self.is_forgotten(parameters["TableName"], text):
-                marks = {name for name in item or {} if name.endswith("write_id")}
+            marks = {name for name in answer.get("Item", {}) if name.endswith("write_id")}
+            if marks and self.is_forgotten(parameters["TableName"], text):
                 answer["Item"] = {n: v for n, v in answer["Item"].items() if n not in marks}
             raise RefusedCallError(CHECK_FAILED, "The conditional request failed", answer=answer)
 

@@ -37,6 +37,9 @@ Examples:
     type=click.File("w"),
     help="Write the operations on claims of each schedule to a file, as JSON lines.",
 )
+@click.option(
+    "--table", "as_table", is_flag=True, help="Print the mutants as the table of docs/faults.md."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per scenario.")
 def command(
     names: tuple[str, ...],
@@ -45,6 +48,7 @@ def command(
     replay: str | None,
     mutants: bool,
     histories: TextIO | None,
+    as_table: bool,
     as_json: bool,
 ) -> None:
     """Look for orders of calls and faults that break a guarantee.
@@ -67,7 +71,7 @@ def command(
         if replay is not None:
             is_good = _replay(stage, replay, out)
         elif mutants:
-            is_good = _plant(stage, scenarios, 60 * minutes, seed, as_json, out)
+            is_good = _plant(stage, scenarios, 60 * minutes, seed, (as_json, as_table), out)
         else:
             results = [
                 _explore(stage, scenario, 60 * minutes, seed, as_json, histories, out)
@@ -138,14 +142,18 @@ def _plant(
     scenarios: "list[Scenario]",
     seconds: float,
     seed: int,
-    as_json: bool,
+    form: tuple[bool, bool],
     out: TextIO,
 ) -> bool:
-    """Explore every mutant; whether each was found."""
-    from jobplane.explore.mutants import tried
+    """Explore every mutant; whether each was found, or is implied."""
+    from jobplane.explore.mutants import TABLE_HEAD, tried
 
+    as_json, as_table = form
     is_good = True
+    if as_table:
+        click.echo(TABLE_HEAD, file=out)
     for verdict in tried(stage, scenarios, seconds, seed):
-        click.echo(json.dumps(verdict.document) if as_json else verdict.line, file=out)
-        is_good &= verdict.is_found
+        line = verdict.row if as_table else verdict.line
+        click.echo(json.dumps(verdict.document) if as_json else line, file=out)
+        is_good &= verdict.is_found or bool(verdict.reason)
     return is_good
