@@ -71,6 +71,8 @@ MESSAGES_PER_CALL = 10  # SQS takes no more
 # taken to have one.
 QUEUE_LAG_SECONDS = 3.0
 QUEUE_LOOKS_SECONDS = (0.1, 0.3)
+# So many lanes of a batch are looked at again; the sweep finds what others missed.
+QUEUES_LOOKED_AT = 10
 # With less time than this left, a sweep ends.
 SWEEP_RESERVE_SECONDS = 10.0
 ATTRIBUTES = (
@@ -218,7 +220,9 @@ def send(requests: Sequence[Request]) -> list[Request]:
     return []
 
 
-def serve(lane: Lane, started: Sequence[Request], ended: Sequence[Request]) -> None:
+def serve(
+    lane: Lane, started: Sequence[Request], ended: Sequence[Request], pauses: Iterable[float]
+) -> None:
     """Free the slots of a lane's requests that ended, and start those that may run.
 
     Raises NotSentError, and errors of DynamoDB.
@@ -234,7 +238,7 @@ def serve(lane: Lane, started: Sequence[Request], ended: Sequence[Request]) -> N
         waiting = [each for each in waiting if each.row.wait_for_lane(shard_of(each), time.time())]
         telemetry.metric("RequestWaits", len(waiting))
     if waiting or waiting_at is not None:
-        start_waiting(lane, waiting)
+        start_waiting(lane, waiting, pauses)
 
 
 def require_sent(requests: Sequence[Request]) -> None:
@@ -248,12 +252,15 @@ def shard_of(request: Request) -> str:
     return waiting_shard(str(request.lane), request.key)
 
 
-def start_waiting(lane: Lane, known: Sequence[Request] = ()) -> None:
+def start_waiting(lane: Lane, known: Sequence[Request] = (), pauses: Iterable[float] = ()) -> None:
     """Start the next requests of a lane's queue, as many as it has free slots.
 
-    `known`: requests that wait, which the index may not show yet.
+    `known`: requests that wait, which the index may not show yet. `pauses`: the seconds to wait
+    before each further look at a queue that seems empty.
     """
-    for pause in (*QUEUE_LOOKS_SECONDS, None):
+    for pause in (*pauses, None):
+        # Before the look: what begins to wait during it must find `waiting_at` young.
+        looked_at = time.time()
         state = lane.read()
         if state.waiting_at is None and known:
             state = state._replace(waiting_at=lane.set_waiting(time.time()))
@@ -269,7 +276,7 @@ def start_waiting(lane: Lane, known: Sequence[Request] = ()) -> None:
             continue
         if len(first) >= state.free or state.waiting_at is None:
             return
-        if time.time() - state.waiting_at / 1000 > QUEUE_LAG_SECONDS:
+        if looked_at - state.waiting_at / 1000 > QUEUE_LAG_SECONDS:
             lane.clear_waiting(state.waiting_at)
             return
         if pause is None:
@@ -310,12 +317,13 @@ def dispatch(records: Sequence[Any]) -> list[str]:
             plain.append(change)
     unsent = send([change.request for change in plain])
     failed = [change.sequence for change in plain if change.request in unsent]
-    for name, changes in lanes.items():
+    for number, (name, changes) in enumerate(lanes.items()):
+        pauses = QUEUE_LOOKS_SECONDS if number < QUEUES_LOOKED_AT else ()
         lane = Lane(dynamodb(), LANES, name, changes[-1].request.lane_limit)
         ended = {change.request.key: change.request for change in changes if change.has_ended}
         started = [change.request for change in changes if change.request.key not in ended]
         try:
-            serve(lane, started, [*ended.values()])
+            serve(lane, started, [*ended.values()], pauses)
         except (BotoCoreError, ClientError, NotSentError) as error:
             telemetry.exception("lane not served", error, lane=name)
             failed += [change.sequence for change in changes]

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -323,6 +323,25 @@ def test_a_lane_that_can_not_be_swept_stops_no_other(lanes: Lanes) -> None:
         lanes.sweep()
     lanes.work()
     assert lanes.running == {names[1], other[1]}
+
+
+def test_a_slow_look_at_the_queue_does_not_end_it(lanes: Lanes) -> None:
+    """A request that begins to wait during the look is among those that the mark stands for."""
+    now = [time.time()]
+    clock = SimpleNamespace(time=lambda: now[0], sleep=lambda seconds: None)
+    lanes.stack.monkeypatch.setattr(lanes.module, "time", clock)
+    look = lanes.module.first_in_queue
+
+    def slow(*arguments: Any) -> Any:
+        now[0] += 10
+        return look(*arguments)
+
+    lanes.stack.monkeypatch.setattr(lanes.module, "first_in_queue", slow)
+    waiting_at = lanes.lane.set_waiting(now[0] - 1)
+    lanes.module.start_waiting(lanes.lane)
+    assert lanes.lane.read().waiting_at == waiting_at
+    lanes.module.start_waiting(lanes.lane)
+    assert lanes.lane.read().waiting_at is None
 
 
 @pytest.mark.parametrize("limit", [0, 10_001, -1, "2", None])
