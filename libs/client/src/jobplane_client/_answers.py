@@ -22,6 +22,8 @@ from jobplane_client._errors import (
 )
 from jobplane_models.assemblies import AssemblyDocument
 
+MAX_RETRY_AFTER_SECONDS = 3600.0
+
 _REFUSALS: Mapping[int, type[RefusedError]] = {
     400: InvalidRequestError,
     401: UnauthorizedError,
@@ -116,7 +118,10 @@ def to_document(value: object, assembly_id: str) -> AssemblyDocument:
 
 
 def retry_after_seconds(text: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date; None if it holds neither."""
+    """Seconds of a Retry-After header, which holds a number or a date; None if it holds neither.
+
+    At most an hour.
+    """
     if not text:
         return None
     if text.strip().isdecimal():
@@ -124,9 +129,9 @@ def retry_after_seconds(text: str | None) -> float | None:
     else:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except ValueError:
+        except (OverflowError, ValueError):
             return None
-    return seconds if seconds > 0 else None
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else None
 
 
 def _accepted(answer: Answer, *, assembly_id: str | None) -> dict[str, Any]:
