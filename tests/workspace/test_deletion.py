@@ -93,7 +93,8 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
             ],  # fmt: skip
         ),
         (["processor"], []),
-        (["dispatch", "processor"], ["JobsQueue", "RequestsFailureQueue"]),
+        (["dispatch"], ["LanesTable"]),
+        (["dispatch", "processor"], ["JobsQueue", "LanesTable", "RequestsFailureQueue"]),
         (["disconnect"], []),
         (["deliver-webhook", "status", "processor"], ["WebhooksDeadLetterQueue", "WebhooksQueue"]),
     ],
