@@ -169,6 +169,10 @@ class Stage:
             (_REAL_EXECUTOR, self._executor),
         ]
         for name, value in list(vars(module).items()):
+            # A client or a pool that was made outside of the world, or in it, stays there.
+            if forget := getattr(value, "cache_clear", None):
+                forget()
+                self._open.callback(forget)
             for real, simulated in replaced:
                 if value is real:
                     self._open.enter_context(patch.object(module, name, simulated))
