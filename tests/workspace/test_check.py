@@ -213,7 +213,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      edited("libs/sockets/src/jobplane_sockets/_subscriptions.py",
             'dynamodb.delete_item(TableName=row["TableName"], Key=row["Key"])',
             'dynamodb.put_item(Item=row["Key"])'),
-     "_subscriptions.py:53: permissions: put_item needs dynamodb:PutItem"),
+     "_subscriptions.py:131: permissions: put_item needs dynamodb:PutItem"),
     ("permissions", "deliver-webhook", "needed-by-an-event",
      edited(f"{DELIVERY}/function.yml", "sqs:ReceiveMessage, ", ""),
      "Lambda needs sqs:ReceiveMessage for this function's events"),

@@ -199,7 +199,7 @@ async def test_a_search_that_could_not_read_all_manifests_is_repeated() -> None:
 
 
 async def test_the_receiver_refuses_a_webhook_without_a_signature() -> None:
-    receiver = Receiver("secret")
+    receiver = Receiver("a-secret-of-the-receiver")
     with receiver.listening(0):
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.post(receiver.url, content=b"{}")

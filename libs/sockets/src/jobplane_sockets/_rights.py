@@ -1,7 +1,6 @@
 """Posts to connections for as long as they have rights."""
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import batched
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -78,8 +77,9 @@ class LiveConnections:
             or (self._ends[name] > now and now - self._read_at[name] >= CHECK_SECONDS)
         }
         try:
-            for names in batched([*unread], _IN_ONE_READ, strict=False):
-                ends = self._ends_of(names)
+            due = [*unread]
+            for start in range(0, len(due), _IN_ONE_READ):
+                ends = self._ends_of(due[start : start + _IN_ONE_READ])
                 on_answer()
                 for name, end in ends.items():
                     self._ends[name], self._read_at[name] = end, now
