@@ -344,7 +344,7 @@ def record_webhook(
 
     Neither the row of a newer execution is changed, nor a delivery undone; and with `claim`, the
     end of the delivery's claim, only `delivered` is recorded once another receive has claimed it.
-    What is no outcome changes only the state that was read: a receive may have ended the delivery.
+    A state that ends nothing changes only the state that was read: a receive may have ended it.
     """
     state: Document = {"status": status, "attempts": attempts}
     if code is not None:

@@ -21,7 +21,7 @@ from tests.unit.assemblies import LOOPBACK, public_resolver, receiving, reply
 
 
 def post(url: str, seconds: float, rules: TargetRules = LOOPBACK, **more: Any) -> Outcome:
-    secrets = more.pop("secrets", ("s",))
+    secrets = more.pop("secrets", ("a-secret-of-the-test",))
     return deliver(
         url, b"{}", secrets, message_id="m", user_agent="test", rules=rules, seconds=seconds, **more
     )

@@ -91,7 +91,7 @@ def test_only_functions_that_use_a_secret_may_read_it(compiled: Compiled) -> Non
         for secret in ("jwt-secret", "jwt-secret-of-another", "webhooks/key", "other")
     }
     assert readers == {
-        "jwt-secret": {"connect", "status"},
+        "jwt-secret": {"connect", "status", "upload-parts"},
         "jwt-secret-of-another": set(),
         "webhooks/key": {"deliver-webhook"},
         "other": set(),
@@ -106,6 +106,7 @@ def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compile
     template = compiled("prod", None, f"parametersKeyArn={KEY}")
     readers = {
         "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "status": ["jwt-secret"],
+        "upload-parts": ["jwt-secret"],
     }  # fmt: skip
     decrypting = {}
     for role in of_type(template, "AWS::IAM::Role").values():

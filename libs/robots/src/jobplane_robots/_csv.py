@@ -127,8 +127,9 @@ class Rows:
         self._lines = _Lines(_chain(first, texts), max_row_length, skipped)
         self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
         self._reread_until = 0
-        other = rf"{re.escape(delimiter)}\r\n"
-        self._fields = re.compile(rf'"(?:[^"]++|"")*+"|(?:[^"{other}][^{other}]*+)?')
+        self._fields = re.compile(
+            rf'"(?:[^"]++|"")*+"|(?:[^"{re.escape(delimiter)}\r\n][^{re.escape(delimiter)}\r\n]*+)?'
+        )
 
     def __iter__(self) -> Iterator[list[str] | str]:
         while True:
