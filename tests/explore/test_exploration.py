@@ -11,6 +11,7 @@ from jobplane.explore.scenarios import SCENARIOS
 from jobplane.explore.search import Outcome, Scenario, explore, parse, run
 from jobplane.explore.world import Stage, World
 from jobplane.tree.repository import Repository
+from lambdapack.tools import ToolError
 from tests.e2e.claim_history import Operation, faults
 
 SCHEDULES = 25
@@ -102,3 +103,9 @@ def test_every_planted_fault_fits_the_code() -> None:
     for fault in known_faults():
         assert SCENARIOS.keys() >= set(fault.scenarios)
         assert edited(Repository.here().root, fault)
+
+
+def test_a_service_that_is_not_simulated_is_named_with_the_remedy(explored: Stage) -> None:
+    world = World(explored, lambda *_: pytest.fail("nothing is to choose"))
+    with pytest.raises(ToolError, match="not simulate the service kms: add Decrypt to World"):
+        world._effect("kms", "Decrypt", {})

@@ -65,7 +65,7 @@ def number(value: Value) -> Decimal:
 
 
 def get(item: Item, path: Path) -> Value | None:
-    """The value at a path, None if there is none."""
+    """The value at a path; None if the item has no such path."""
     found: Value | None = item.get(str(path[0]))
     for part in path[1:]:
         if found is None:

@@ -47,6 +47,7 @@ from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, iso_time, owner_key, to_item
 from lambdapack.environments import plain_environment
+from lambdapack.tools import ToolError
 
 # Longer than a lease and the minute of the sweeper.
 FREEZE_SECONDS = 200.0
@@ -689,7 +690,8 @@ class World:
                 is_secret = parameters["Name"].endswith("secret")
                 return {"Parameter": {"Value": SECRET if is_secret else RECEIVER}}
             case _:
-                raise NotImplementedError(f"{service}.{operation}")
+                what = f"the explorer does not simulate the service {service}"
+                raise ToolError(f"{what}: add {operation} to World._effect", "")
         if operation not in READS:
             sent = (parameters["Key"], repr(answer)) if service == "s3" else repr(parameters)
             self.order = hash((self.order, operation, sent))

@@ -401,7 +401,7 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def _first_end(text: str) -> str | None:
-    """The first line end outside quotes, or any if all are inside; None if there is none yet."""
+    """The first line end outside quotes, else the first one; None if the text has no line end."""
     quoted = False
     for found in _LINE_END.finditer(text, 0, SAMPLE_LENGTH):
         if found[0] == '"':
