@@ -9,7 +9,6 @@ message that can't be parsed goes to the failure queue. Reads and writes `reques
 the files bucket and the webhook queue; posts to sockets.
 """
 
-import contextvars
 import csv
 import io
 import json
@@ -20,9 +19,9 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -82,6 +81,14 @@ from jobplane_leases import (
     follow_assembly,
     is_transient,
     write_assembly,
+)
+from jobplane_leases.jobs import (
+    JobCancelledError,
+    LeasedJob,
+    OutOfTimeError,
+    Pace,
+    Progress,
+    TransientError,
 )
 from jobplane_robots import (
     RobotContext,
@@ -150,18 +157,6 @@ type Run = Callable[["Job"], Row]
 
 ACTIONS: dict[str, Run] = {}
 LINKS: dict[str, tuple[str, ...]] = {}
-
-
-class JobCancelledError(Exception):
-    """The owner has cancelled the job."""
-
-
-class OutOfTimeError(Exception):
-    """The invocation's time is used up before the end of the job."""
-
-
-class TransientError(Exception):
-    """A failure after which another attempt may succeed."""
 
 
 class AssemblyBusyError(Exception):
@@ -260,29 +255,17 @@ class QueuedRequest:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A report of progress that is not yet written."""
-
-    percentage: float
-    message: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Job:
+class Job(LeasedJob):
     """A request in processing.
 
-    A separate thread writes progress (the first report, then the newest one, at most ten times a
-    second) and renews the lease; it waits for nothing else. Another one posts what was written. The
-    job's thread calls `report` or `check`, which raise an error when it must stop. One progress
-    update is one UpdateItem and one post for each listener.
+    One thread writes progress and renews the lease; another one posts what was written. One
+    progress update is one UpdateItem and one post for each listener.
     """
 
+    invocation: Invocation
+
     def __init__(self, row: Row, invocation: Invocation, outbox: Outbox | None = None) -> None:
-        progress = row.get("progress") or {}
-        self.row = row
-        self.request = request_of(row["owner"], row["request_id"])
-        self.invocation = invocation
+        super().__init__(request_of(row["owner"], row["request_id"]), row, invocation)
         self.outbox = outbox or Outbox()
         self.listeners = Listeners(
             dynamodb,
@@ -291,34 +274,12 @@ class Job:
             on_error=post_failed,
             on_answer=self.outbox.answered,
         )
-        self.seq: int = progress.get("seq", 0)
-        self.subscribers: int = row.get("subscriber_count", 0)
         self.has_announced = False
         """Whether this attempt has announced the end of its assembly."""
-        self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
-        """A name for what this attempt stores; no other attempt has it."""
-        self._percentage: float = progress.get("percentage", 0.0)
-        self._lease_until: int = row["lease_until"]
-        self._pending: list[Progress] = []
-        self._begun = False
-        self._stop: Exception | None = None
-        self._closing = False
-        self._wake = threading.Condition()
-        # The thread's log lines have the same ids.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._keep_safely,), daemon=True)
 
     @property
-    def owner(self) -> str:
-        return str(self.row["owner"])
-
-    @property
-    def request_id(self) -> str:
-        return str(self.row["request_id"])
-
-    @property
-    def percentage(self) -> float:
-        return self._percentage
+    def pace(self) -> Pace:
+        return Pace(LEASE_SECONDS, PROGRESS_INTERVAL_SECONDS, SAFETY_SECONDS)
 
     @property
     def patient_until(self) -> float:
@@ -331,39 +292,6 @@ class Job:
         """The client's payload, which the router has validated."""
         payload: Row = json.loads(self.row["payload"])
         return payload
-
-    def report(self, percentage: float, message: str, **metadata: Any) -> None:
-        """Report the progress, 0 to 100; a smaller value than before changes nothing.
-
-        Raises what `check` raises.
-        """
-        if not math.isfinite(percentage):
-            percentage = self._percentage
-        with self._wake:
-            self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
-            message = message[:MAX_TEXT_LENGTH]
-            progress = Progress(round(self._percentage, 2), message, metadata)
-            # A newer report replaces a waiting one, but not the first.
-            self._pending = [*(self._pending[:1] if not self._begun else []), progress]
-            self._wake.notify_all()
-        self.check()
-
-    def check(self) -> None:
-        """Raise the error that ends the job: cancelled, lease lost, or no time left."""
-        if self._stop is not None:
-            raise self._stop
-        if self.invocation.remaining() < SAFETY_SECONDS:
-            raise OutOfTimeError
-
-    def sleep(self, seconds: float) -> None:
-        """Wait. Raises what `check` raises as soon as the job must stop."""
-        end = time.monotonic() + seconds
-        with self._wake:
-            while self._stop is None and (left := end - time.monotonic()) > 0:
-                self._wake.wait(min(left, 1.0))
-                if self.invocation.remaining() < SAFETY_SECONDS:
-                    break
-        self.check()
 
     def post(self, message: Row, subscribers: int, *, is_progress: bool = False) -> None:
         """Post a message to all listeners, without waiting for it. Progress that still waits is
@@ -385,34 +313,6 @@ class Job:
         if self.row.get("on_disconnect") == "cancel" and self.listeners.is_origin_gone:
             self.halt(JobCancelledError())
 
-    @contextmanager
-    def every(
-        self, seconds: float, action: Callable[[], None], *, at_once: bool = False
-    ) -> Iterator[None]:
-        """Call `action` every `seconds` within the block, in a thread of its own. LeaseLostError
-        and JobCancelledError stop the job; other errors are logged.
-        """
-        over = threading.Event()
-
-        def repeat() -> None:
-            wait = 0.0 if at_once else seconds
-            while not over.wait(wait):
-                wait = seconds
-                try:
-                    action()
-                except (LeaseLostError, JobCancelledError) as error:
-                    self.halt(error)
-                    return
-                except Exception as error:
-                    telemetry.exception("repeated action failed", error)
-
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(repeat,), daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
-
     def while_connected(self) -> AbstractContextManager[None]:
         """Cancel a job within the block that must end with its connection, when that is gone."""
         if self.row.get("on_disconnect") != "cancel":
@@ -433,88 +333,27 @@ class Job:
             telemetry.metric("PostFailed")
             telemetry.warning("messages not posted in time")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def written(self, row: Row, progress: Progress | None) -> None:
+        if progress:
+            metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
+            content = {"percentage": progress.percentage, "message": progress.message, **metadata}
+            message = server_message(
+                "progress", self.request_id, time.time(), seq=self.seq, **content
+            )
+            self.post(message, self.subscribers, is_progress=True)
 
-    def __exit__(self, *_exception: object) -> None:
-        """Write the last progress, before the end is written."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-        self._thread.join()
+    def late(self, error: Exception) -> None:
+        telemetry.warning("progress not written yet", error=type(error).__name__)
+
+    def lost(self) -> None:
+        self.outbox.drop()
+
+    def failed(self, problem: str, error: Exception) -> None:
+        telemetry.exception(problem, error)
 
     def _keep_safely(self) -> None:
         with telemetry.trace(self.row.get("trace_header")):
-            try:
-                self._keep()
-            except LeaseLostError as error:
-                self.outbox.drop()
-                self.halt(error)
-            except Exception as error:
-                telemetry.exception("progress could not be written", error)
-                self.halt(TransientError("progress could not be written"))
-
-    def _keep(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._closing or self._pending or self._renewal_due()):
-                    self._wake.wait(min(1.0, LEASE_SECONDS / 6))
-                progress = self._pending.pop(0) if self._pending else None
-                self._begun = self._begun or progress is not None
-                closing = self._closing
-            wait = PROGRESS_INTERVAL_SECONDS if progress else 0.0
-            if progress or not closing:
-                try:
-                    self._write(progress)
-                except LeaseLostError:
-                    raise
-                except Exception as error:
-                    if time.time() > self._lease_until - LEASE_SECONDS / 6:
-                        raise
-                    telemetry.warning("progress not written yet", error=type(error).__name__)
-                    wait = 10 * PROGRESS_INTERVAL_SECONDS
-                    with self._wake:
-                        if progress and not (self._pending or self._closing):
-                            self._pending = [progress]
-            if closing and not self._pending:
-                return
-            with self._wake:
-                self._wake.wait_for(lambda: self._closing, wait)
-
-    def _renewal_due(self) -> bool:
-        # Near its deadline, an invocation can't get a longer lease.
-        return self.invocation.lease().until - self._lease_until >= LEASE_SECONDS / 2
-
-    def _write(self, progress: Progress | None) -> None:
-        lease = self.invocation.lease()
-        stored = None
-        if progress:
-            self.seq += 1
-            stored = {
-                "seq": self.seq,
-                "percentage": progress.percentage,
-                "message": progress.message,
-                "at": iso_time(time.time()),
-            }
-        row = self.request.renew(lease, time.time(), stored)
-        self._lease_until = lease.until
-        self.subscribers = row.get("subscriber_count", 0)
-        if stored and progress:
-            metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
-            content = {name: stored[name] for name in ("seq", "percentage", "message")}
-            message = server_message(
-                "progress", self.request_id, time.time(), **content, **metadata
-            )
-            self.post(message, self.subscribers, is_progress=True)
-        if row.get("cancel_requested"):
-            self.halt(JobCancelledError())
-
-    def halt(self, error: Exception) -> None:
-        """Have the job's thread stop with this error, if it must not stop already."""
-        with self._wake:
-            self._stop = self._stop or error
-            self._wake.notify_all()
+            super()._keep_safely()
 
 
 class Assembly:

@@ -1,0 +1,274 @@
+"""A job under the lease of its request: the lease is renewed, and progress is written."""
+
+import contextvars
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, Self
+
+from jobplane_keys import iso_time
+from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._requests import Lease, RequestLease
+
+__all__ = [
+    "JobCancelledError",
+    "LeasedJob",
+    "OutOfTimeError",
+    "Pace",
+    "Progress",
+    "TransientError",
+    "Worker",
+]
+
+MAX_TEXT_LENGTH = 1000
+
+type Row = dict[str, Any]
+
+
+class JobCancelledError(Exception):
+    """The owner has cancelled the job."""
+
+
+class OutOfTimeError(Exception):
+    """The invocation's time is used up before the end of the job."""
+
+
+class TransientError(Exception):
+    """A failure after which another attempt may succeed."""
+
+
+class Worker(Protocol):
+    """What runs a job: its time ends at `deadline` (epoch seconds)."""
+
+    @property
+    def deadline(self) -> float:
+        """When its time ends, in epoch seconds."""
+
+    def remaining(self) -> float:
+        """The seconds until `deadline`."""
+
+    def lease(self) -> Lease:
+        """The longest lease that it may ask for now."""
+
+
+class Pace(NamedTuple):
+    """The seconds of a lease, between two writes of progress, and that a worker keeps in reserve
+    to write the state of its job.
+    """
+
+    lease: float
+    interval: float
+    reserve: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A report of progress that is not yet written."""
+
+    percentage: float
+    message: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LeasedJob:
+    """A request that a worker has leased: `row` is what `RequestLease.take` has returned.
+
+    Within `with job:`, a separate thread writes progress (the first report, then the newest one,
+    once an interval) and renews the lease; it waits for nothing else. The job's thread calls
+    `report` or `check`, which raise an error when it must stop.
+
+    A subclass may override `pace`, `written`, `late`, `lost` and `failed`.
+    """
+
+    def __init__(self, request: RequestLease, row: Row, invocation: Worker) -> None:
+        progress = row.get("progress") or {}
+        self.row = row
+        self.request = request
+        self.invocation = invocation
+        self.seq: int = progress.get("seq", 0)
+        self.subscribers: int = row.get("subscriber_count", 0)
+        self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
+        """A name for what this attempt stores; no other attempt has it."""
+        self._percentage: float = progress.get("percentage", 0.0)
+        self._lease_until: int = row["lease_until"]
+        self._pending: list[Progress] = []
+        self._begun = False
+        self._stop: Exception | None = None
+        self._closing = False
+        self._wake = threading.Condition()
+        # The thread's log lines have the same ids.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._keep_safely,), daemon=True)
+
+    @property
+    def pace(self) -> Pace:
+        """The times that it keeps to."""
+        return Pace(lease=120, interval=0.1, reserve=10)
+
+    @property
+    def owner(self) -> str:
+        """The owner of the request."""
+        return str(self.row["owner"])
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request."""
+        return str(self.row["request_id"])
+
+    @property
+    def percentage(self) -> float:
+        """The progress that was reported last, 0 to 100."""
+        return self._percentage
+
+    def written(self, row: Row, progress: Progress | None) -> None:
+        """Called in the job's second thread when progress was written, or the lease renewed."""
+
+    def late(self, error: Exception) -> None:
+        """Called when a write has failed that will be repeated."""
+
+    def lost(self) -> None:
+        """Called when another worker has the request."""
+
+    def failed(self, problem: str, error: Exception) -> None:
+        """Called with what has failed in a thread of the job, to be logged."""
+
+    def report(self, percentage: float, message: str, **metadata: Any) -> None:
+        """Report the progress, 0 to 100; a smaller value than before changes nothing.
+
+        Raises what `check` raises.
+        """
+        if not math.isfinite(percentage):
+            percentage = self._percentage
+        with self._wake:
+            self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
+            message = message[:MAX_TEXT_LENGTH]
+            progress = Progress(round(self._percentage, 2), message, metadata)
+            # A newer report replaces a waiting one, but not the first.
+            self._pending = [*(self._pending[:1] if not self._begun else []), progress]
+            self._wake.notify_all()
+        self.check()
+
+    def check(self) -> None:
+        """Raise the error that ends the job: cancelled, lease lost, or no time left."""
+        if self._stop is not None:
+            raise self._stop
+        if self.invocation.remaining() < self.pace.reserve:
+            raise OutOfTimeError
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises what `check` raises as soon as the job must stop."""
+        end = time.monotonic() + seconds
+        with self._wake:
+            while self._stop is None and (left := end - time.monotonic()) > 0:
+                self._wake.wait(min(left, 1.0))
+                if self.invocation.remaining() < self.pace.reserve:
+                    break
+        self.check()
+
+    def halt(self, error: Exception) -> None:
+        """Have the job's thread stop with this error, if it must not stop already."""
+        with self._wake:
+            self._stop = self._stop or error
+            self._wake.notify_all()
+
+    @contextmanager
+    def every(
+        self, seconds: float, action: Callable[[], None], *, at_once: bool = False
+    ) -> Iterator[None]:
+        """Call `action` every `seconds` within the block, in a thread of its own. LeaseLostError
+        and JobCancelledError stop the job; others are handed to `failed`.
+        """
+        over = threading.Event()
+
+        def repeat() -> None:
+            wait = 0.0 if at_once else seconds
+            while not over.wait(wait):
+                wait = seconds
+                try:
+                    action()
+                except (LeaseLostError, JobCancelledError) as error:
+                    self.halt(error)
+                    return
+                except Exception as error:
+                    self.failed("repeated action failed", error)
+
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(repeat,), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Write the last progress, before the end is written."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _keep_safely(self) -> None:
+        try:
+            self._keep()
+        except LeaseLostError as error:
+            self.lost()
+            self.halt(error)
+        except Exception as error:
+            self.failed("progress could not be written", error)
+            self.halt(TransientError("progress could not be written"))
+
+    def _keep(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._closing or self._pending or self._renewal_due()):
+                    self._wake.wait(min(1.0, self.pace.lease / 6))
+                progress = self._pending.pop(0) if self._pending else None
+                self._begun = self._begun or progress is not None
+                closing = self._closing
+            wait = self.pace.interval if progress else 0.0
+            if progress or not closing:
+                try:
+                    self._write(progress)
+                except LeaseLostError:
+                    raise
+                except Exception as error:
+                    if time.time() > self._lease_until - self.pace.lease / 6:
+                        raise
+                    self.late(error)
+                    wait = 10 * self.pace.interval
+                    with self._wake:
+                        if progress and not (self._pending or self._closing):
+                            self._pending = [progress]
+            if closing and not self._pending:
+                return
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing, wait)
+
+    def _renewal_due(self) -> bool:
+        # Near its deadline, a worker can't get a longer lease.
+        return self.invocation.lease().until - self._lease_until >= self.pace.lease / 2
+
+    def _write(self, progress: Progress | None) -> None:
+        lease = self.invocation.lease()
+        stored = None
+        if progress:
+            self.seq += 1
+            stored = {
+                "seq": self.seq,
+                "percentage": progress.percentage,
+                "message": progress.message,
+                "at": iso_time(time.time()),
+            }
+        row = self.request.renew(lease, time.time(), stored)
+        self._lease_until = lease.until
+        self.subscribers = row.get("subscriber_count", 0)
+        self.written(row, progress)
+        if row.get("cancel_requested"):
+            self.halt(JobCancelledError())
