@@ -37,15 +37,20 @@ def unique(prefix: str) -> str:
 
 
 async def until(
-    condition: Callable[[], Any], what: str, *, patience: float = PATIENCE, every: float = 0.1
+    condition: Callable[[], Any],
+    what: str | Callable[[], str],
+    *,
+    patience: float = PATIENCE,
+    every: float = 0.1,
 ) -> Any:
-    """Wait for a condition; its value."""
+    """Wait for a condition; its value. `what` says for the failure what did not come."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if value := condition():
             return value
         await asyncio.sleep(every)
-    raise AssertionError(f"waited {patience:g} s in vain: {what}")
+    missing = what if isinstance(what, str) else what()
+    raise AssertionError(f"waited {patience:g} s in vain: {missing}")
 
 
 class Socket:
