@@ -98,7 +98,8 @@ class _Recorder(InProcessTarget):
                 response = received[0]
                 exchange = Exchange(
                     model.service_model.service_name, model.name, called.parameters,
-                    _key(request.method, target, request.url), response.status_code,
+                    _key(request.method, target, _path(request.url, called.parameters)),
+                    response.status_code,
                     {name: _text(value) for name, value in response.headers.items()},
                     response.content,
                 )  # fmt: skip
@@ -169,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        key = _key(self.command, self.headers.get("X-Amz-Target", ""), self.path)
+        path = urlsplit(self.path).path
+        key = _key(self.command, self.headers.get("X-Amz-Target", ""), path)
         exchange = self.server.player.answer(key)
         if exchange is None:
             self.send_error(501, f"not in the recording: {key}")
@@ -188,8 +190,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def _key(method: str, target: str, url: str) -> Key:
-    return method, target or urlsplit(url).path
+def _key(method: str, target: str, path: str) -> Key:
+    return method, target or path
+
+
+def _path(url: str, parameters: Mapping[str, Any]) -> str:
+    """The path of a call, as it is on loopback, where no bucket is part of the host's name."""
+    where, bucket = urlsplit(url), str(parameters.get("Bucket"))
+    return f"/{bucket}{where.path}" if where.netloc.startswith(f"{bucket}.") else where.path
 
 
 def _text(value: Any) -> str:

@@ -35,6 +35,7 @@ FIRST_EVENTS = {
     "state-manager": "get-stats",
     "status": "completed",
     "sweep-claims": "claim-of-a-worker",
+    "upload-parts": "list-absent",
 }
 HOT = ("connect", "disconnect", "router", "status")
 AGAINST = ("floor", "plugin", "recipe")
