@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from jobplane.explore.tables import Row
 from jobplane.explore.world import Change, World
+from jobplane.histories.checker import check
+from jobplane.histories.operations import operations_of
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 END_KINDS = frozenset({"complete", "error"})
@@ -429,3 +431,11 @@ class HeartbeatsInTime(Guarantee):
         for task in self.world.flows.tasks.values():
             if task.end == "timed out" and task.gap:
                 raise self.broken(f"{task.token} had none for {task.gap:.0f} s.")
+
+
+class HistoriesExplained(Guarantee):
+    """The writes to requests and claims, with their answers, are what the specifications allow."""
+
+    def rested(self) -> None:
+        for unexplained in check(operations_of(self.world.writes)).unexplained:
+            raise self.broken(str(unexplained))

@@ -1,9 +1,11 @@
 """What an exploration says: a line for each scenario, and the schedule of a failure."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from jobplane.explore.search import Outcome, Report
+from jobplane.histories.operations import operations_of
 
 
 def line_of(report: Report) -> str:
@@ -36,31 +38,12 @@ def document_of(report: Report) -> dict[str, Any]:
     }
 
 
-def history_of(outcome: Outcome) -> list[dict[str, Any]]:
-    """The operations on claims in a schedule: acquire, renew, release, timeout.
-
-    `answer` is None if none came: the operation may take effect at any time, or never.
-    """
-    history = []
-    for operation in outcome.operations:
-        event = operation["event"]
-        if operation["function"] == "handle-timeout":
-            kind = "timeout"
-        elif operation["function"] == "claim":
-            kind = event["operation"]
-        else:
-            continue
-        is_wish = kind == "acquire"
-        history.append(
-            {
-                "workspace": event["projectUserId"],
-                "kind": kind,
-                "subject": event["messageId" if is_wish else "claimId"],
-                "fence": 0 if is_wish else event["fence"],
-                **{name: operation[name] for name in ("start", "end", "answer")},
-            }
-        )
-    return history
+def histories_of(outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
+    """The operations of each request and each workspace in a schedule, as JSON."""
+    return {
+        subject: [asdict(operation) for operation in operations]
+        for subject, operations in operations_of(outcome.writes).items()
+    }
 
 
 def rows_of(outcome: Outcome) -> Iterator[tuple[str, str, str]]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jobplane.explore.guarantees import BrokenGuaranteeError, at_rest, watch
-from jobplane.explore.tables import Row
 from jobplane.explore.tasks import Task
 from jobplane.explore.world import Stage, World
+from jobplane.histories.operations import Call
 
 DEVIATION = re.compile(r"([^\s>!]+@\d+)([>!])(\S+)")
 NUMBERS = re.compile(r"\d+")
@@ -70,8 +70,8 @@ class Outcome:
     failure: BaseException | None
     moments: list[Moment]
     log: list[tuple[float, str, str]]
-    operations: list[Row] = field(default_factory=list)
-    """The invocations that programs made, with their answers."""
+    writes: list[Call] = field(default_factory=list)
+    """Those of DynamoDB, as their callers saw them."""
 
     @property
     def line(self) -> str:
@@ -161,8 +161,8 @@ def run(
         except (BrokenGuaranteeError, AssertionError) as error:
             failure = error
     taken = tuple(chooser.taken)
-    log, operations = world.scheduler.log, world.operations
-    return Outcome(scenario.name, seed, taken, failure, chooser.moments, log, operations)
+    log, writes = world.scheduler.log, world.writes
+    return Outcome(scenario.name, seed, taken, failure, chooser.moments, log, writes)
 
 
 @dataclass

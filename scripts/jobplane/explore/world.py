@@ -43,6 +43,7 @@ from jobplane.explore.tasks import (
     SimulatedTime,
     Task,
 )
+from jobplane.histories.operations import Call
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, iso_time, owner_key, to_item
@@ -310,8 +311,8 @@ class World:
         """Of all other effects, in their order."""
         self.received: list[tuple[str, bool]] = []
         """Ids of webhooks that came to the receiver, and whether it accepted them."""
-        self.operations: list[Row] = []
-        """Invocations for whose answer a program waited; it is None if none came."""
+        self.writes: list[Call] = []
+        """The writes of DynamoDB, as their callers see them."""
         self._chances: dict[str, random.Random] = {}
         for name, visibility in stage.queues:
             self.sqs.add(name, visibility)
@@ -394,16 +395,10 @@ class World:
             answers.append((outcome, answer))
             self.scheduler.wake(caller)
 
-        asked = self.scheduler.moment
         self.invoke(function, event, name=f"{caller.name}/{function}", after=after)
         while not answers:
             self.scheduler.wait()
         outcome, answer = answers[0]
-        known = answer if outcome == "ended" else None
-        self.operations.append(
-            {"function": function, "event": event, "start": asked, "end": self.scheduler.moment}
-            | {"answer": known}
-        )
         if outcome != "ended":
             raise InvocationError(outcome, answer)
         return answer
@@ -580,15 +575,40 @@ class World:
         """Carry out a call of the current task, after what the schedule lets happen before."""
         task = self.scheduler.current
         effect = functools.partial(self._effect, service, operation, parameters)
-        if task is None or service == "ssm":
-            return effect()
+        carry = effect
+        if task is not None and service != "ssm":
+            carry = functools.partial(
+                self._called, task, service, operation, parameters, config, effect
+            )
         try:
-            return self._called(task, service, operation, parameters, config, effect)
+            if service == "dynamodb" and operation not in READS:
+                return self._noted(operation, parameters, carry)
+            return carry()
         except (RefusedCallError, BotoCoreError):
             raise
         except Exception as error:  # a fault of the simulation
             self.scheduler.fail(error)
             raise
+
+    def _noted(self, operation: str, parameters: Row, carry: Callable[[], Row]) -> Row:
+        """Carry out a write of DynamoDB, and note it for the histories."""
+        task = self.scheduler.current
+        process = task.process.name if task else "setup"
+        met, start = len(self.faulted.get(process, ())), self.scheduler.moment
+        end: float | None = None
+        answer: Row | None = None
+        try:
+            answer = carry()
+            end = self.scheduler.moment
+        except RefusedCallError as error:
+            answer = {"Error": {"Code": error.code}, **error.answer}
+            end = self.scheduler.moment
+            raise
+        finally:
+            repeated = any(fault == "repeat" for fault, _ in self.faulted.get(process, [])[met:])
+            call = Call(process, operation, parameters, start, end, answer, repeated)
+            self.writes.append(call)
+        return answer
 
     def _called(
         self,

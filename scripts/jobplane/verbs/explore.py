@@ -35,7 +35,7 @@ Examples:
 @click.option(
     "--histories",
     type=click.File("w"),
-    help="Write the operations on claims of each schedule to a file, as JSON lines.",
+    help="Write the operations on requests and claims of each schedule to a file, as JSON lines.",
 )
 @click.option(
     "--table", "as_table", is_flag=True, help="Print the mutants as the table of docs/faults.md."
@@ -120,12 +120,13 @@ def _explore(
     out: TextIO,
 ) -> bool:
     """Explore a scenario; whether nothing was found."""
-    from jobplane.explore.report import document_of, history_of, line_of, lines_of
+    from jobplane.explore.report import document_of, histories_of, line_of, lines_of
     from jobplane.explore.search import Outcome, explore
 
     def note(outcome: Outcome) -> None:
-        if histories is not None and (history := history_of(outcome)):
-            click.echo(json.dumps({"line": outcome.line, "operations": history}), file=histories)
+        if histories is not None:
+            found = {"line": outcome.line, "histories": histories_of(outcome)}
+            click.echo(json.dumps(found, default=sorted), file=histories)
 
     report = explore(stage, scenario, seed=seed, seconds=seconds, note=note)
     if as_json:

@@ -1,0 +1,229 @@
+"""Operations on requests and claims, read from the calls of DynamoDB that made them.
+
+What a call does is read from its change alone, since its condition is what a history checks.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobplane_keys import from_item, request_key
+
+type Row = dict[str, Any]
+
+REQUESTS, CLAIMS = "requests", "active-jobs"
+DONE, REFUSED, UNKNOWN = "done", "refused", "unknown"
+OUTSIDE = "Outside"
+"""The action of a write that no rule describes."""
+CHECK_FAILED = "ConditionalCheckFailed"
+KEPT = frozenset(
+    {
+        "status", "lease_owner", "lease_until", "attempts", "max_attempts", "progress", "seq",
+        "cancel_requested", "write_id", "waiting_lane", "ttl", "lease_shard", "state", "claimId",
+        "fence", "firstFence", "expiresAt", "taker", "takenUntil", "lastReleased", "lastClaimAt",
+    }
+)  # fmt: skip
+"""The attributes that are a part of a request's or a claim's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call, by its effect. It happened at one moment between its start and its end."""
+
+    subject: str
+    """The key of a request, or a workspace."""
+    action: str
+    """As the specification names it."""
+    actor: str
+    start: float
+    end: float
+    """Infinite if no answer came."""
+    outcome: str
+    """`done`, `refused`, or `unknown`: it may have happened, at any time after its start."""
+    given: Row = field(default_factory=dict)
+    """What the call wants to write, and what it compares."""
+    row: Row | None = None
+    """The row that the answer shows: after the call, or as it was in the way; {}: no row."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it surely happened, or was surely refused."""
+        return self.outcome != UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of DynamoDB as its caller saw it."""
+
+    actor: str
+    operation: str
+    parameters: Mapping[str, Any]
+    start: float
+    end: float | None = None
+    answer: Mapping[str, Any] | None = None
+    """None if none came; an error has `Error`."""
+    is_repeated: bool = False
+    """Whether botocore sent it again, so that it may also have happened before."""
+
+
+def calls_in(folder: Path) -> list[Call]:
+    """The calls that jobplane.stage.recorder has noted below a folder."""
+    return [call for path in sorted(folder.glob("*.jsonl")) for call in _calls_of(path)]
+
+
+def _calls_of(path: Path) -> Iterator[Call]:
+    begun: dict[int, Row] = {}
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # its process was killed while it wrote
+        number = entry.pop("number")
+        if "start" in entry:
+            begun[number] = entry
+        elif number in begun:
+            metadata = entry["answer"].get("ResponseMetadata", {})
+            yield Call(
+                **begun.pop(number), **entry, is_repeated=metadata.get("RetryAttempts", 0) > 0
+            )
+    for entry in begun.values():
+        yield Call(**entry)
+
+
+def operations_of(calls: Iterable[Call]) -> dict[str, list[Operation]]:
+    """The operations of each request and each workspace, by its table and key."""
+    found: dict[str, list[Operation]] = {}
+    for call in calls:
+        for operation in _read(call):
+            found.setdefault(operation.subject, []).append(operation)
+    return found
+
+
+def _read(call: Call) -> Iterator[Operation]:
+    parts: list[tuple[str, Mapping[str, Any]]] = [(call.operation, call.parameters)]
+    if call.operation == "TransactWriteItems":
+        parts = [part for entry in call.parameters["TransactItems"] for part in entry.items()]
+    for number, (kind, part) in enumerate(parts):
+        table = str(part.get("TableName", "")).rpartition(f"-{CLAIMS}")
+        of_claims = bool(table[1])
+        if not of_claims and not str(part.get("TableName", "")).endswith(f"-{REQUESTS}"):
+            continue
+        key = from_item(part.get("Key") or {n: part["Item"][n] for n in _keys(of_claims)})
+        if of_claims:
+            subject = f"{CLAIMS} {key['projectUserId']}"
+        else:
+            subject = f"{REQUESTS} {request_key(key['owner'], key['request_id'])}"
+        if named := _effect(kind, part, of_claims):
+            yield from _outcomes(call, number, subject, *named)
+
+
+def _keys(of_claims: bool) -> tuple[str, ...]:
+    return ("projectUserId",) if of_claims else ("owner", "request_id")
+
+
+def _outcomes(
+    call: Call, number: int, subject: str, action: str, given: Row
+) -> Iterator[Operation]:
+    def made(outcome: str, end: float, row: Row | None = None) -> Operation:
+        return Operation(subject, action, call.actor, call.start, end, outcome, given, row)
+
+    answer, end = call.answer, math.inf if call.end is None else call.end
+    code = (answer or {}).get("Error", {}).get("Code", "")
+    if answer is None or (code and not _is_refusal(answer)):
+        # Of a fault of the service nobody knows whether it came before the write or after it.
+        yield made(UNKNOWN, math.inf)
+        return
+    if call.is_repeated:
+        yield made(UNKNOWN, end)
+    if not code:
+        shown = answer.get("Attributes")
+        yield made(DONE, end, None if shown is None else state_part(shown))
+        return
+    reasons = [reason.get("Code") for reason in answer.get("CancellationReasons", ())]
+    if reasons and reasons[number] != CHECK_FAILED:
+        return
+    row = None if reasons else state_part(answer.get("Item", {}))
+    if row and given.get("write_id") and row.get("write_id") == given["write_id"]:
+        # Its own write, which was sent again. Unmarked ones may have come in between.
+        yield made(DONE, end)
+        return
+    yield made(REFUSED, end, row)
+
+
+def _is_refusal(answer: Mapping[str, Any]) -> bool:
+    reasons = [reason.get("Code") for reason in answer.get("CancellationReasons", ())]
+    return answer["Error"]["Code"].startswith(CHECK_FAILED) or CHECK_FAILED in reasons
+
+
+def state_part(item: Mapping[str, Any]) -> Row:
+    """The attributes of an item that are a part of its state."""
+    return from_item({name: value for name, value in item.items() if name in KEPT})
+
+
+def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, Row] | None:
+    """The action of a write and what it was given; None for one that changes no state."""
+    change, given = part.get("UpdateExpression", ""), _values(part)
+    if kind == "PutItem" and not of_claims:
+        row = state_part(part["Item"])
+        return "Enqueue", {**given, "set": row, "write_id": row.get("write_id")}
+    if kind == "ConditionCheck":
+        return ("BeginDocument", given) if "me" in given else None
+    if kind not in {"UpdateItem", "Update"}:
+        return OUTSIDE, {}
+    for alias, name in part.get("ExpressionAttributeNames", {}).items():
+        change = change.replace(alias, name)
+    return _of_claim(change, part, given) if of_claims else _of_request(change, given)
+
+
+def _values(part: Mapping[str, Any]) -> Row:
+    """The values of a write's expressions; `set` has those that become attributes."""
+    values = from_item(part.get("ExpressionAttributeValues", {}))
+    assigned = {n.removeprefix(":set_"): v for n, v in values.items() if n.startswith(":set_")}
+    return {name[1:]: value for name, value in values.items()} | {"set": assigned}
+
+
+def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
+    """Actions of requests.tla, and of the lanes."""
+    keeps = "REMOVE" not in change or "lease_owner" not in change.partition("REMOVE")[2]
+    match given["set"].get("status"):
+        case _ if "lease_owner = :me" in change:
+            return ("Take" if " ADD attempts" in change else "TakeOver"), given
+        case _ if "waiting_lane = :shard" in change:
+            return "WaitForLane", given
+        case _ if "lease_until = :until REMOVE waiting_lane" in change:
+            return "LeaveQueue", given
+        case _ if "cancel_requested = :true" in change:
+            return "AskToCancel", given
+        case _ if "ended_at = :set_ended_at" in change:
+            return ("Finish" if "me" in given else "Cancel"), given
+        case "RETRYING" if "me" in given:
+            return "PutBack", given | {"keep": keeps}
+        case "RETRYING" if "status = :set_status" in change:
+            return "Park", given
+        case "PENDING" if "status = :set_status" in change:
+            return "Requeue", given
+        case _ if "lease_until = :set_lease_until" in change:
+            return "Renew", given
+    changed = {word.strip(",") for word in change.split()}
+    return (OUTSIDE, given) if changed & KEPT else None
+
+
+def _of_claim(change: str, part: Mapping[str, Any], given: Row) -> tuple[str, Row] | None:
+    """Actions of claims.tla."""
+    condition = part.get("ConditionExpression", "")
+    if "state = :free" in change:
+        if "owner" in given:
+            return "ReleaseOwned", given
+        return ("ReleaseIssued" if "firstFence" in condition else "ReleaseHeld"), given
+    if "claimId = :claim" in change:
+        return "Acquire", given
+    if "fence = fence + :one" in change:
+        return "TakeOver", given
+    if "taker = :taker" in change:
+        return "Take", given
+    if "expiresAt = :expires" in change:
+        return ("Prolong" if "expiresAt < :expires" in condition else "Renew"), given
+    return OUTSIDE, given

@@ -1,0 +1,221 @@
+"""jobplane.histories: what is recorded, and whether it can be explained by the specifications."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import client as botocore_client
+
+from jobplane.histories.checker import Verdict, check, unexplained
+from jobplane.histories.operations import Call, Operation, calls_in, operations_of
+from jobplane.histories.rules import OF_CLAIMS, OF_REQUESTS
+from jobplane.stage import recorder
+from jobplane_keys import to_item
+from jobplane_leases import Lease, RequestLease, enqueue_request
+from tests.unit.claims import NOW, Jobs
+from tests.unit.stack import OWNER, PREFIX, ROOT, Row, Stack, request
+
+REQUESTS = PREFIX + "requests"
+ID = "req-1"
+
+
+class Recording:
+    """The writes of this process, as a worker of the stage records them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def calls(self) -> list[Call]:
+        # What the recorder notes is the machine's time, and the rows have another one.
+        return [
+            replace(call, start=n * 1.0 + NOW, end=call.end and n + 0.5 + NOW)
+            for n, call in enumerate(sorted(calls_in(self.folder), key=lambda c: c.start))
+        ]
+
+    def check(self) -> Verdict:
+        return check(operations_of(self.calls()))
+
+    def unnoted(self, write: Callable[[], Any]) -> None:
+        """Make a write that the recorder does not see."""
+        away = self.folder.rename(self.folder.with_name("away"))
+        try:
+            write()
+        finally:
+            away.rename(self.folder)
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recording:
+    kind: Any = botocore_client.BaseClient
+    monkeypatch.setattr(kind, "_make_api_call", kind._make_api_call)
+    folder = tmp_path / "history"
+    folder.mkdir()
+    recorder.install(str(folder), "worker")
+    return Recording(folder)
+
+
+@pytest.fixture
+def lease(stack: Stack) -> RequestLease:
+    return RequestLease(stack.dynamodb, REQUESTS, OWNER, ID)
+
+
+def stored(stack: Stack) -> None:
+    row = {**request(ID), "owner": OWNER, "request_id": ID, "max_attempts": 3}
+    enqueue_request(stack.dynamodb, REQUESTS, row, NOW)
+
+
+def leased(name: str, until: float = NOW + 60) -> Lease:
+    return Lease(name, int(until))
+
+
+OUTCOME: Row = {"status": "COMPLETED", "seq": 2, "result": "x" * 9000}
+
+
+def finish(lease: RequestLease, name: str) -> None:
+    lease.finish(name, OUTCOME, NOW + 9)
+
+
+def named(verdict: Verdict) -> tuple[str, str]:
+    """The action and the state before it of the operation that can't be explained."""
+    [found] = verdict.unexplained
+    return found.culprit.action, re.split("[ ,]", str(found.order[-1][1]))[0]
+
+
+def test_the_history_of_a_request_is_recorded_and_explained(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """From its beginning to its end, with a worker that is refused."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    assert lease.take(leased("b"), NOW + 1) is None
+    lease.renew(leased("a", NOW + 90), NOW + 2, {"seq": 1})
+    finish(lease, "a")
+    [history] = operations_of(recording.calls()).values()
+    assert [(one.action, one.outcome) for one in history] == [
+        ("Enqueue", "done"), ("Take", "done"), ("Take", "refused"), ("Renew", "done"),
+        ("Finish", "done"),
+    ]  # fmt: skip
+    assert recording.check().line == "5 operations, 0 indeterminate, explained"
+
+
+def test_a_planted_double_take_is_refused(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """The second take is named, and the table shows the state in which it was made."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    events, planted = stack.dynamodb.meta.events, "before-parameter-build.dynamodb.UpdateItem"
+    events.register(planted, _without_condition)
+    try:
+        lease.take(leased("b"), NOW + 1)
+    finally:
+        events.unregister(planted, _without_condition)
+    verdict = recording.check()
+    assert named(verdict) == ("Take", "PROCESSING")
+    [found] = verdict.unexplained
+    assert found.culprit.given["me"] == "b"
+    first, *table, last = found.lines()
+    assert first.startswith(f"requests {OWNER}#{ID}: Take by worker-")
+    assert len(table) == 2 and "PROCESSING of a until" in table[1]
+    assert "Take           done     << its answer shows: PROCESSING of b" in last
+
+
+def _without_condition(params: Row, **_: Any) -> None:
+    del params["ConditionExpression"]
+    values = params["ExpressionAttributeValues"]
+    used = params["UpdateExpression"]
+    params["ExpressionAttributeValues"] = {n: v for n, v in values.items() if n in used}
+
+
+def test_a_lost_end_is_refused(stack: Stack, lease: RequestLease, recording: Recording) -> None:
+    """The write that finds the row as it was before is named."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    before = stack.get("requests", owner=OWNER, request_id=ID)
+    finish(lease, "a")
+    recording.unnoted(lambda: stack.put("requests", before))
+    lease.renew(leased("a", NOW + 90), NOW + 10)
+    assert named(recording.check()) == ("Renew", "COMPLETED")
+
+
+def test_a_reused_fence_is_refused(jobs: Jobs, recording: Recording) -> None:
+    """The claim that got it is named."""
+    for message in ("m1", "m2"):
+        claim = jobs.acquire(messageId=message, threadId=message)
+        jobs.release(claim)
+        row = jobs.row() | {"fence": claim["fence"] - 1}
+        recording.unnoted(partial(jobs.stack.put, "active-jobs", row))
+    assert named(recording.check()) == ("Acquire", "free")
+
+
+def test_a_write_without_an_answer_may_have_happened_later(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """It is in the history as indeterminate; without it the history has no explanation."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    assert lease.take(leased("b"), NOW + 1) is None
+    lease.renew(leased("a", NOW + 90), NOW + 2, {"seq": 1})
+    assert lease.take(leased("b"), NOW + 3) is None
+    begun, taken, before, renewed, after = recording.calls()
+    late = replace(renewed, start=taken.start + 0.6, end=None, answer=None)
+    verdict = check(operations_of([begun, taken, late, before, after]))
+    assert verdict.line == "5 operations, 1 indeterminate, explained"
+    assert named(check(operations_of([begun, taken, before, after]))) == ("Take", "PROCESSING")
+
+
+def test_a_call_of_a_killed_process_has_no_answer(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """Its last line may be a part of one."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    [file] = recording.folder.iterdir()
+    text = file.read_text()
+    file.write_text(text[: text.rindex("{") + 9])
+    operations = [one.outcome for one in operations_of(recording.calls())[_subject()]]
+    assert operations == ["done", "unknown"]
+
+
+def _subject() -> str:
+    return f"requests {OWNER}#{ID}"
+
+
+def test_a_row_that_was_changed_from_outside_is_not_checked(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """No rule describes such a write."""
+    stored(stack)
+    stack.dynamodb.delete_item(TableName=REQUESTS, Key=to_item({"owner": OWNER, "request_id": ID}))
+    assert (recording.check().skipped, recording.check().operations) == (1, 0)
+
+
+SAW = {"status": "COMPLETED", "seq": 2}
+
+
+@pytest.mark.parametrize(("difference", "is_explained"), [(0.0, False), (4.0, True)])
+def test_clocks_of_actors_may_differ(difference: float, is_explained: bool) -> None:
+    """A client whose clock is slow sees an end before its worker has noted the write."""
+    given = {"set": {"status": "PENDING", "max_attempts": 1}, "now": 0, "write_id": "0"}
+    take = {"me": "a", "until": 90, "now": 0, "write_id": "1"}
+    end = {"me": "a", "set": SAW, "write_id": "2"}
+    history = [
+        Operation("r", "Enqueue", "router", 0, 1, "done", given),
+        Operation("r", "Take", "worker", 5, 6, "done", take),
+        Operation("r", "Finish", "worker", 10, 11, "done", end),
+        Operation("r", "See", "client", 7, 8, "done", SAW),
+    ]
+    assert (unexplained("r", history, difference) is None) is is_explained
+
+
+def test_every_action_of_the_specifications_has_a_rule() -> None:
+    """Except those that write an assembly's document."""
+    conditions = tomllib.loads((ROOT / "tests/specifications/conditions.toml").read_text())
+    of_requests = {*conditions["writes"]["requests"]} - {"WriteDocument"}
+    assert of_requests <= {*OF_REQUESTS}
+    assert {*conditions["writes"]["claims"]} == {*OF_CLAIMS}
