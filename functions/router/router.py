@@ -30,6 +30,7 @@ from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
     MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_PAYLOAD_BYTES,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
@@ -110,8 +111,6 @@ MAX_FAULTS = 20
 # Less than the time that API Gateway waits for an answer.
 POST_SECONDS = 20.0
 MAX_SUBSCRIPTIONS = 1000
-# Of a payload in an object: the largest list of 1,000 files has 1.5 MB.
-MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 # Actions whose payload may be in an object, since it may have 1,000 files.
 STORABLE = frozenset({"create_upload", "process_assembly"})
 

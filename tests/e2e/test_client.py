@@ -1,7 +1,13 @@
 """The client library against the deployed stage."""
 
 import asyncio
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from jobplane_client import (
@@ -96,3 +102,73 @@ async def test_all_status_clients_return_the_same_document(deployed: Deployed) -
     assert direct.model_dump(exclude=stable) == expected
     assert batch["0" * 64] is None
     assert progress_message(document).startswith("Completed")
+
+
+async def test_the_readmes_example_assembles_files(
+    deployed: Deployed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    readme = Path(__file__).parents[2] / "libs/client/README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "assemble" in block]
+    monkeypatch.chdir(tmp_path)
+    film = os.urandom(1000)
+    Path("film.mp4").write_bytes(film)
+    monkeypatch.setenv("JOBPLANE_SOCKET_URL", deployed.info["websocket_url"])
+    monkeypatch.setenv("JOBPLANE_URL", deployed.http_url)
+    monkeypatch.setenv("JOBPLANE_TOKEN", deployed.token(unique("user"), "acme"))
+    await asyncio.to_thread(exec, compile(code, str(readme), "exec"), {})
+    digests = [hashlib.sha256(content).hexdigest() for content in (film, b"a,b\n1,2\n")]
+    expected = f"film.mp4 {digests[0]}\ntable.csv {digests[1]}\n"
+    assert capfd.readouterr().out == expected
+
+
+async def test_a_file_in_parts_goes_on_after_a_break(deployed: Deployed, tmp_path: Path) -> None:
+    """It is not sent again for the same assembly."""
+    film = tmp_path / "film.mp4"
+    film.write_bytes(os.urandom(20_000_000))
+    sent: list[str] = []
+
+    async def note(request: httpx.Request) -> None:
+        if request.method == "PUT":
+            sent.append(request.url.params.get("partNumber", ""))
+
+    def break_off(name: str, stored: int, size: int) -> None:
+        raise KeyError(name)
+
+    token = deployed.token(unique("user"), "acme")
+    async with (
+        JobSocket(deployed.info["websocket_url"], token) as socket,
+        httpx.AsyncClient(event_hooks={"request": [note]}, trust_env=False) as client,
+    ):
+
+        async def run(**options: Any) -> AssemblyDocument:
+            return await socket.assemble(
+                [film, ("a.txt", b"a")], "tpl_fingerprint", api_url=deployed.http_url,
+                client=client, whole_bytes=1000, parallel=1, resume=tmp_path / "uploads.json",
+                **options,
+            )  # fmt: skip
+
+        with pytest.raises(KeyError):
+            await run(on_upload=break_off)
+        document = await run()
+    assert sorted(number for number in sent if number) == ["1", "2", "3"]
+    (result, small) = document.results["hashed"]
+    assert (result.meta or {})["sha256"] == hashlib.sha256(film.read_bytes()).hexdigest()
+    assert small.size == 1
+
+
+async def test_a_payload_above_96_kb_is_accepted(deployed: Deployed) -> None:
+    """Of files that have their links behind a link."""
+    files = [
+        {"name": f"{number:0200}", "size": 1, "md5hash": f"{number:032x}"} for number in range(600)
+    ]
+    token = deployed.token(unique("user"), "acme")
+    async with JobSocket(deployed.info["websocket_url"], token) as socket:
+        reply = await socket.request(
+            "create_upload", {"template_id": "tpl_fingerprint", "files": files}
+        )
+    listed = httpx.get(reply["url"], trust_env=False).json()["uploads"]
+    assert [upload["name"] for upload in listed] == [file["name"] for file in files]

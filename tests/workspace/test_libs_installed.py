@@ -94,19 +94,19 @@ async def test_the_socket_example_prints_progress_and_result(client: Environment
         (request_id,) = service.jobs
         await service.progress(request_id, 50)
         await service.complete(request_id, {"n": 1})
-        assert await program == "50 %\n{'n': 1}\n"
+        assert await program == "50.0 %\n{'n': 1}\n"
 
 
 def test_the_status_example_waits_for_a_job(client: Environment) -> None:
     script = Script()
     script.will(Reply(body=completed()))
     with HttpService(script) as service:
-        told = client.run(examples("client")[1], JOBPLANE_URL=service.url, JOBPLANE_TOKEN="t1")
+        told = client.run(examples("client")[2], JOBPLANE_URL=service.url, JOBPLANE_TOKEN="t1")
     assert told == "Completed in 5.2s\n"
 
 
 def test_the_webhook_example_verifies_the_standards_vector(client: Environment) -> None:
-    assert client.run(examples("client")[2]) == "{'test': 2432232314}\n"
+    assert client.run(examples("client")[3]) == "{'test': 2432232314}\n"
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_worker_example_runs_a_job_with_its_fence(
 ) -> None:
     environment = install("client", versions, "[aws]")
     order = aws.flow.order()
-    with environment.started(examples("client")[3], **aws.variables()) as program:
+    with environment.started(examples("client")[4], **aws.variables()) as program:
         aws.flow.until_reported()
         program.terminate()
         _, errors = program.communicate(timeout=60)

@@ -3,6 +3,7 @@
 StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
 HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
 JobSocket                                    sends jobs, receives their progress and results
+assemble, AssembleOptions                    files to the document of their assembly
 Reply                                        the answer to a request, and the request's id
 verify_webhook                               the document of a notification, if it is authentic
 progress_message                             the state of a job in one line
@@ -40,6 +41,11 @@ JobplaneError
 ├── WaitTimeoutError                the job took longer than the timeout of `wait`; `document`
 ├── BadPayloadError                 the answer does not have the documented fields
 ├── ConnectionLostError             the socket was closed, or could not be opened again
+├── UploadError                     a file could not be uploaded; `file`, `reason`
+│   ├── UnreadableFileError
+│   ├── ChangedFileError
+│   ├── UploadRefusedError
+│   └── UploadFailedError
 └── WebhookError                    the notification must not be trusted
     ├── MissingSignatureError
     ├── MalformedSignatureError
@@ -56,6 +62,7 @@ from typing import TYPE_CHECKING, Any
 from jobplane_client._errors import (
     BadPayloadError,
     CallTimeoutError,
+    ChangedFileError,
     ClaimLostError,
     ConflictError,
     ConnectionLostError,
@@ -85,6 +92,10 @@ from jobplane_client._errors import (
     StaleTimestampError,
     TimestampError,
     UnauthorizedError,
+    UnreadableFileError,
+    UploadError,
+    UploadFailedError,
+    UploadRefusedError,
     WaitTimeoutError,
     WebhookBodyError,
     WebhookError,
@@ -94,6 +105,7 @@ from jobplane_client._errors import (
 
 if TYPE_CHECKING:
     from jobplane_client._answers import NotifiedStatus, WebhookDelivery
+    from jobplane_client._assembling import AssembleOptions, assemble
     from jobplane_client._http import AsyncHttpStatusClient, HttpStatusClient
     from jobplane_client._jobs import (
         Cancellation,
@@ -111,6 +123,7 @@ if TYPE_CHECKING:
     from jobplane_client._worker import JobWorker
 
 _MODULES = {
+    "AssembleOptions": "_assembling",
     "AsyncHttpStatusClient": "_http",
     "AsyncStatusClient": "_lambda",
     "Cancellation": "_jobs",
@@ -127,15 +140,18 @@ _MODULES = {
     "StopReason": "_jobs",
     "UnknownMessage": "_protocol",
     "WebhookDelivery": "_answers",
+    "assemble": "_assembling",
     "progress_message": "_progress",
     "verify_webhook": "_webhooks",
 }
 
 __all__ = [
+    "AssembleOptions",
     "AsyncHttpStatusClient",
     "AsyncStatusClient",
     "BadPayloadError",
     "CallTimeoutError",
+    "ChangedFileError",
     "Cancellation",
     "ClaimLostError",
     "ConflictError",
@@ -178,12 +194,17 @@ __all__ = [
     "TimestampError",
     "UnauthorizedError",
     "UnknownMessage",
+    "UnreadableFileError",
+    "UploadError",
+    "UploadFailedError",
+    "UploadRefusedError",
     "WaitTimeoutError",
     "WebhookBodyError",
     "WebhookDelivery",
     "WebhookError",
     "WorkerError",
     "WorkerStoppedError",
+    "assemble",
     "progress_message",
     "verify_webhook",
 ]

@@ -70,12 +70,12 @@ class NotifiedStatus:
 
 def document_of(answer: Answer, assembly_id: str) -> AssemblyDocument:
     """The requested document. Raises RefusedError or BadPayloadError."""
-    return to_document(_accepted(answer, assembly_id=assembly_id), assembly_id)
+    return to_document(accepted(answer, dict, "assembly_id"), assembly_id)
 
 
 def notified_status_of(answer: Answer, assembly_id: str) -> NotifiedStatus:
     """The document and the webhook's delivery. Raises RefusedError or BadPayloadError."""
-    body = _accepted(answer, assembly_id=assembly_id)
+    body = accepted(answer, dict, "assembly_id")
     outcome = body.get("webhook")
     delivery = None
     if isinstance(outcome, dict) and "delivered" in outcome:
@@ -95,7 +95,7 @@ def statuses_of(answer: Answer) -> Mapping[str, Any]:
 
     Raises RefusedError or BadPayloadError.
     """
-    statuses = _accepted(answer, assembly_id=None).get("statuses")
+    statuses = accepted(answer, dict).get("statuses")
     if not isinstance(statuses, dict):
         raise BadPayloadError("the answer has no field statuses")
     return statuses
@@ -134,25 +134,31 @@ def retry_after_seconds(text: str | None) -> float | None:
     return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else None
 
 
-def _accepted(answer: Answer, *, assembly_id: str | None) -> dict[str, Any]:
+def accepted[T](answer: Answer, kind: type[T], own: str | None = None) -> T:
+    """The content of an answer with status 200, a JSON value of this kind.
+
+    `own` is a key that each 404 of the function has: another 404 is a gateway's, for an unknown
+    path. Raises RefusedError or BadPayloadError.
+    """
     if answer.status != 200:
-        _refuse(answer, assembly_id)
-    body = _json_object(answer.body)
-    if body is None:
-        raise BadPayloadError("the answer is not a JSON object")
-    return body
+        _refuse(answer, own)
+    content = _json(answer.body)
+    if not isinstance(content, kind):
+        what = "object" if kind is dict else kind.__name__
+        raise BadPayloadError(f"the answer is not a JSON {what}")
+    return content
 
 
-def _refuse(answer: Answer, assembly_id: str | None) -> NoReturn:
-    body = _json_object(answer.body) or {}
+def _refuse(answer: Answer, own: str | None) -> NoReturn:
+    content = _json(answer.body)
+    body: dict[str, Any] = content if isinstance(content, dict) else {}
     error = body.get("error")
     detail = error if isinstance(error, dict) else body
     texts = [error, detail.get("message"), f"the service answered with status {answer.status}"]
     kind = _REFUSALS.get(answer.status, RefusedError)
     if answer.status >= 500:
         kind = ServiceUnavailableError
-    elif answer.status == 404 and (assembly_id is None or "assembly_id" not in body):
-        # A 404 of the status function names the id; this one is from a gateway without the route.
+    elif answer.status == 404 and (own is None or own not in body):
         kind, texts = RefusedError, ["there is no status service at this URL; check base_url"]
     raise kind(
         next(text for text in texts if isinstance(text, str) and text),
@@ -170,9 +176,9 @@ def _faults(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return []
 
 
-def _json_object(text: str | bytes) -> dict[str, Any] | None:
+def _json(text: str | bytes) -> Any:
+    """The value of a JSON text; None if it is malformed."""
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None

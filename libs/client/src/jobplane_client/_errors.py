@@ -213,6 +213,34 @@ class ConnectionLostError(JobplaneError):
     """The socket was closed, or the connection could not be opened again."""
 
 
+class UploadError(JobplaneError):
+    """A file could not be uploaded; `file` is its name, `reason` the text without it."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class UnreadableFileError(UploadError):
+    """The file is missing, or can't be read."""
+
+
+class ChangedFileError(UploadError):
+    """The file was written during its upload."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file, "the file has changed during its upload; upload it again")
+
+
+class UploadRefusedError(UploadError):
+    """The service or S3 refuses the file, such as one that is too large."""
+
+
+class UploadFailedError(UploadError):
+    """The file could not be sent in several attempts; with `resume`, a later call goes on."""
+
+
 class WebhookError(JobplaneError):
     """The notification must not be trusted."""
 

@@ -257,5 +257,16 @@ def encode_request(
             f"the message has {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed",
             code=ErrorCode.PAYLOAD_TOO_LARGE,
             request_id=id,
+            fields=[_largest_field(payload)],
         )
     return frame
+
+
+def _largest_field(payload: Mapping[str, Any]) -> dict[str, str]:
+    sizes = {name: len(json.dumps(value, ensure_ascii=False)) for name, value in payload.items()}
+    name = max(sizes, key=lambda each: sizes[each], default="")
+    return {
+        "field": f"payload.{name}" if name else "payload",
+        "message": f"{sizes.get(name, 0):,} characters of JSON; send less at a time, or put them"
+        " into a file and send this with `assemble`",
+    }

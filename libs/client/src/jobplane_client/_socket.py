@@ -15,10 +15,11 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -34,6 +35,7 @@ from jobplane_client._errors import (
     ConflictError,
     ConnectionLostError,
     ForbiddenError,
+    InvalidRequestError,
     JobplaneError,
     RateLimitedError,
     RefusedError,
@@ -70,6 +72,11 @@ from jobplane_models.messages import (
     ResponseMessage,
 )
 
+if TYPE_CHECKING:
+    from jobplane_client._assembling import AssembleOptions
+    from jobplane_client._sources import File
+    from jobplane_models.assemblies import AssemblyDocument
+
 # API Gateway's limit for one frame; a larger message is sent in several.
 _MAX_FRAME_BYTES = 32 * 1024
 
@@ -83,6 +90,8 @@ _REMEMBERED_ENDS = 10_000
 _MESSAGE_TOO_BIG = 1009
 
 _NEW_REQUEST = ("queued", "PENDING")
+# Their payload may be an object in the service's bucket.
+_STORED_PAYLOADS = ("create_upload", "process_assembly")
 
 _HANDSHAKE_REFUSALS: Mapping[int, type[RefusedError]] = {
     401: UnauthorizedError,
@@ -250,8 +259,11 @@ class JobSocket:
         With an `id` of your own a request can be repeated: one id makes one job. Raises
         InvalidRequestError when the message is malformed or larger than 96 KB, ConflictError when
         this socket has another open request with the id.
+
+        A larger payload of `create_upload` or `process_assembly` (at most 2 MB) is uploaded first;
+        this raises what `request` raises, and an UploadError.
         """
-        request = self._register(action, payload, id, metadata)
+        request = await self._prepare(action, payload, id, metadata)
         await self._flush()
         return request.id
 
@@ -268,7 +280,7 @@ class JobSocket:
         action `cancel`. Raises a RefusedError or JobError for an error of the service, and what
         `send` raises.
         """
-        request = self._register(action, payload, id, metadata)
+        request = await self._prepare(action, payload, id, metadata)
         with self._listening(request) as listener:
             try:
                 await self._flush()
@@ -298,7 +310,7 @@ class JobSocket:
         and a RefusedError when it does not begin. When this call is cancelled, the job continues;
         `request("cancel", {"request_id": id})` cancels it.
         """
-        request = self._register(action, payload, id, metadata)
+        request = await self._prepare(action, payload, id, metadata)
         with self._listening(request) as listener:
             await self._flush()
             while True:
@@ -336,6 +348,28 @@ class JobSocket:
                 if is_end(message):
                     return
 
+    async def assemble(
+        self,
+        files: "Sequence[File]",
+        template: str,
+        *,
+        api_url: str,
+        **options: "Unpack[AssembleOptions]",
+    ) -> "AssemblyDocument":
+        """Upload files, run a template over them, and return the assembly's document.
+
+        A file is a path, or `(name, path or bytes)`. Large ones go in parts by the HTTP API at
+        `api_url`, several at a time, each with its MD5. When this fails or is cancelled, these
+        uploads are aborted, unless the option `resume` keeps them for a later call.
+        Files that have their result already, as they are, are not sent again.
+
+        Raises UnreadableFileError, ChangedFileError, UploadRefusedError or UploadFailedError,
+        which name the file, and what `request` and `run` raise.
+        """
+        from jobplane_client._assembling import assembled
+
+        return await assembled(self, self._token, files, template, api_url, options, self._sleep)
+
     def __aiter__(self) -> Self:
         """Iterate over the messages that no call waits for, until the socket is closed."""
         return self
@@ -348,6 +382,24 @@ class JobSocket:
             self._arrived.clear()
             await self._arrived.wait()
         return self._inbox.popleft()
+
+    async def _prepare(
+        self,
+        action: str,
+        payload: Mapping[str, Any] | None,
+        id: str | None,
+        metadata: Mapping[str, str] | None,
+    ) -> _Request:
+        """Register a request, after its payload was uploaded if no message can carry it."""
+        try:
+            return self._register(action, payload, id, metadata)
+        except InvalidRequestError as error:
+            if error.code != ErrorCode.PAYLOAD_TOO_LARGE or action not in _STORED_PAYLOADS:
+                raise
+        from jobplane_client._assembling import stored_payload
+
+        stored = await stored_payload(self, action, payload or {})
+        return self._register(action, stored, id, metadata)
 
     def _register(
         self,

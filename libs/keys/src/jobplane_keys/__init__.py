@@ -24,7 +24,12 @@ from jobplane_keys._assemblies import (
 )
 from jobplane_keys._clients import CLIENT_OPTIONS, link_signer, s3_options
 from jobplane_keys._clock import iso_time, parse_iso_time
-from jobplane_keys._errors import MAX_MESSAGE_BYTES, RETRYABLE_CODES, ErrorCode
+from jobplane_keys._errors import (
+    MAX_MESSAGE_BYTES,
+    MAX_PAYLOAD_BYTES,
+    RETRYABLE_CODES,
+    ErrorCode,
+)
 from jobplane_keys._ids import (
     REQUEST_ID_PATTERN,
     connection_id_of,
@@ -131,6 +136,7 @@ __all__ = [
     "MALFORMED_CLAIM_SECONDS",
     "MAX_ITEM_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_PAYLOAD_BYTES",
     "MILLISECONDS_FROM",
     "MISSING_QUEUE_CODES",
     "NEW_QUEUE_SECONDS",

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 # API Gateway closes a socket at a message above 128 KB; the difference is for the envelope.
 MAX_MESSAGE_BYTES = 96 * 1024
+# Of a payload in an object: the largest list of 1,000 files has 1.5 MB.
+MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 
 
 class ErrorCode(StrEnum):
