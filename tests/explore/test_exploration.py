@@ -69,8 +69,8 @@ def test_a_planted_fault_is_found_shortened_and_replayed(explored: Stage) -> Non
     scenario = Scenario("planted", unconditional)
     found = found_in(explored, scenario)
     assert isinstance(found.failure, BrokenGuaranteeError)
-    name, seed, plan = parse(found.line)
-    assert name == "planted"
+    name, seed, plan, mutant = parse(found.line)
+    assert (name, mutant) == ("planted", "")
     again = run(explored, scenario, seed, plan)
     assert (again.kind, again.log) == (found.kind, found.log)
     for number in range(len(plan)):

@@ -331,11 +331,13 @@ def test_unsubscribing_twice_counts_once(stack: Stack) -> None:
 
 
 def test_unsubscribing_from_an_expired_request_creates_no_row(stack: Stack) -> None:
-    """The subscription's row is deleted."""
+    """The subscription's row is deleted, and the connection has one less."""
     stack.put("subscriptions", subscription("req-1", "conn-1"))
+    stack.put("connections", {"connection_id": "conn-1", "subscriptions": 1})
     assert unsubscribe(stack.dynamodb, PREFIX, KEY, "conn-1") is True
     assert stack.items("subscriptions") == []
     assert stack.items("requests") == []
+    assert [row["subscriptions"] for row in stack.items("connections")] == [0]
 
 
 @pytest.mark.parametrize("user", ["a#b", "100%", "ada@example.com", "Ωmega"])
@@ -371,7 +373,7 @@ def test_many_subscriptions_end_in_few_transactions(stack: Stack, expired: int) 
     assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1") == 60
     assert stack.items("subscriptions") == []
     assert {row["subscriber_count"] for row in stack.items("requests")} == {0}
-    assert calls.counts()["TransactWriteItems"] == (2 if not expired else 6)
+    assert calls.counts()["TransactWriteItems"] == (2 if not expired else 9)
 
 
 class SlowTable:

@@ -10,14 +10,20 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from jobplane.explore.tables import Row
-from jobplane.explore.world import Change, World
+from jobplane.explore.world import TTL, Change, World
 from jobplane.histories.checker import check
 from jobplane.histories.operations import operations_of
+from jobplane_keys.lanes import lane_rows, split_lane_row
+
+QUEUE_LAG_SECONDS = 3.0
+"""So old must the last request's wait be before a lane's queue may be taken to be empty."""
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 END_KINDS = frozenset({"complete", "error"})
 # Clocks differ by two seconds in each direction, and rows have whole seconds.
 TOLERANCE_SECONDS = 5.0
+# Faults that no program notices.
+HARMLESS = frozenset({"repeat", "twice", "again", "stale", "expire"})
 
 
 class BrokenGuaranteeError(Exception):
@@ -92,6 +98,27 @@ def key_of(row: Row) -> str:
     return f"{row['owner']}#{row['request_id']}"
 
 
+class GoneStaysGone(Guarantee):
+    """A row that has expired or was removed stays gone: an update makes no other one."""
+
+    # What a row has from its beginning, and keeps.
+    born_with: ClassVar = {
+        "active-jobs": "fence",
+        "assemblies": "request_id",
+        "connections": "connected_at",
+        "files": "status",
+        "interruptions": "kind",
+        "lanes": "lane_limit",
+        "requests": "created_at",
+        "subscriptions": "user_id",
+    }
+
+    def changed(self, change: Change) -> None:
+        name = self.born_with.get(change.table, "")
+        if name and change.new and name not in change.new:
+            raise self.broken(f"{change.task} makes a row of {change.table} without {name}.")
+
+
 class OneEnd(Guarantee):
     """A job ends once: COMPLETED, FAILED or CANCELLED."""
 
@@ -99,7 +126,7 @@ class OneEnd(Guarantee):
         old, new = change.old, change.new
         if change.table != "requests" or not old or not new or old["status"] not in TERMINAL:
             return
-        for name in ("status", "result", "error", "seq", "ended_at"):
+        for name in ("status", "result", "error", "seq", "ended_at", "cancel_requested"):
             if old.get(name) != new.get(name):
                 raise self.broken(
                     f"{change.task} changes {name} of {new['request_id']}, which has ended,"
@@ -126,6 +153,8 @@ class EveryListenerHears(Guarantee):
 
     def changed(self, change: Change) -> None:
         old, new = change.old, change.new
+        if change.table == "subscriptions" and new and not old:
+            self._has_not_ended(change.task, new["request_key"])
         if change.table != "requests" or not new or new["status"] not in TERMINAL:
             return
         if old and old["status"] in TERMINAL:
@@ -158,6 +187,11 @@ class EveryListenerHears(Guarantee):
                         f" {process} has written."
                     )
 
+    def _has_not_ended(self, task: str, key: str) -> None:
+        for row in self.world.rows("requests"):
+            if key_of(row) == key and row["status"] in TERMINAL:
+                raise self.broken(f"{task} subscribes to {row['request_id']}, which has ended.")
+
     def _excused(self, process: str, origin: str) -> set[str]:
         """The connections that a fault of an end's writer keeps from hearing of it."""
         excused: set[str] = set()
@@ -167,7 +201,7 @@ class EveryListenerHears(Guarantee):
                 excused.add(target)
             elif operation == "Query" and fault == "fail":
                 excused |= self.world.sockets.open - {origin}
-            elif fault not in {"repeat", "twice"}:
+            elif fault not in HARMLESS:
                 excused |= self.world.sockets.open
         return excused
 
@@ -219,7 +253,7 @@ class LeaseWhileItLives(Guarantee):
         weighty = any(
             fault in {"kill", "freeze"} or not call.startswith(others)
             for fault, call in self.world.faulted.get(owner, ())
-            if fault not in {"repeat", "twice"}
+            if fault not in HARMLESS
         )
         if alive and not weighty:
             raise self.broken(
@@ -231,15 +265,35 @@ class LaneSlotsKept(Guarantee):
     """A lane runs at most as many jobs as it has slots, and no slot stays with an ended job."""
 
     def changed(self, change: Change) -> None:
-        new = change.new
-        if change.table == "lanes" and new and len(new.get("slots", ())) > new["lane_limit"]:
-            raise self.broken(f"{change.task} gives out {len(new['slots'])} slots of a row.")
+        old, new = change.old, change.new
+        if change.table == "lanes":
+            self._look_at_row(change.task, old or {}, new)
         if change.table != "requests" or not new or "lane" not in new:
             return
         rows = [row for row in self.world.rows("requests") if row.get("lane") == new["lane"]]
-        running = [row["request_id"] for row in rows if row["status"] == "PROCESSING"]
-        if len(running) > new["lane_limit"]:
-            raise self.broken(f"{', '.join(running)} run at the same time.")
+        running = [row for row in rows if row["status"] == "PROCESSING"]
+        if len(running) > max((row["lane_limit"] for row in running), default=0):
+            names = ", ".join(row["request_id"] for row in running)
+            raise self.broken(f"{names} run at the same time.")
+
+    def _look_at_row(self, task: str, old: Row, new: Row | None) -> None:
+        if new is None:
+            if old.get("slots"):
+                raise self.broken(f"{task} deletes {old['lane']}, of which slots are taken.")
+            if "waiting_at" in old and old["lane"].endswith("#0"):
+                raise self.broken(f"{task} deletes {old['lane']}, for which requests wait.")
+            return
+        name, number = split_lane_row(new["lane"])
+        most = dict(enumerate(lane_rows(new["lane_limit"]))).get(number, 0)
+        if len(new.get("slots", ())) > max(most, len(old.get("slots", ()))):
+            raise self.broken(f"{task} gives out {len(new['slots'])} of {most} slots of a row.")
+        since, until = old.get("waiting_at", 0), new.get("waiting_at", 0)
+        if 0 < until < since:
+            raise self.broken(f"{task} sets the time since when requests wait for {name} back.")
+        # Clocks that differ may make the queue look older.
+        age = self.world.now - since / 1000
+        if since and not until and self.world.seed == 0 and age < QUEUE_LAG_SECONDS:
+            raise self.broken(f"{task} lets all enter {age:.1f} s after one began to wait.")
 
     def rested(self) -> None:
         for row in self.world.rows("lanes"):
@@ -248,7 +302,13 @@ class LaneSlotsKept(Guarantee):
 
 
 class SubscribersCounted(Guarantee):
-    """A job's row has the number of its subscribers."""
+    """A job's row has the number of its subscribers, a connection's that of its subscriptions."""
+
+    def changed(self, change: Change) -> None:
+        if change.table == "connections" and change.new:
+            found, most = change.new.get("subscriptions", 0), self.world.most_subscriptions
+            if found > most:
+                raise self.broken(f"{change.task} makes {found} of {most} subscriptions.")
 
     def rested(self) -> None:
         found = Counter(row["request_key"] for row in self.world.rows("subscriptions"))
@@ -257,6 +317,15 @@ class SubscribersCounted(Guarantee):
                 raise self.broken(
                     f"{row['request_id']} counts {row['subscriber_count']} of"
                     f" {found[key_of(row)]} subscribers."
+                )
+        of_connection = Counter(row["connection_id"] for row in self.world.rows("subscriptions"))
+        open_ones = self.world.sockets.open
+        for row in self.world.rows("connections"):
+            counted, is_open = row.get("subscriptions", 0), row["connection_id"] in open_ones
+            if is_open and counted != of_connection[row["connection_id"]]:
+                raise self.broken(
+                    f"{row['connection_id']} counts {counted} of"
+                    f" {of_connection[row['connection_id']]} subscriptions."
                 )
 
 
@@ -280,6 +349,13 @@ class CancelledWithItsConnection(Guarantee):
 
 class AssemblyAndJobAgree(Guarantee):
     """A job ends as its assembly has ended, and the results of a completed one are there."""
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old or {}, change.new or {}
+        if change.table != "assemblies" or "lease_until" in new:
+            return
+        if {*new.get("followers", ())} - {*old.get("followers", ())}:
+            raise self.broken(f"{change.task} waits for the end of an assembly that has ended.")
 
     def rested(self) -> None:
         documents = {row["assembly_id"]: row for row in self.world.rows("assemblies")}
@@ -311,6 +387,51 @@ class AssemblyAndJobAgree(Guarantee):
             )
 
 
+class WebhookInTurn(Guarantee):
+    """One receive delivers a webhook at a time, and nothing recorded of a delivery is undone."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.claimed: dict[str, str] = {}
+        """The process that has claimed the delivery of each assembly's webhook."""
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table != "assemblies" or not old or not new:
+            return
+        if old.get("execution") != new.get("execution"):
+            return
+        is_known = old.get("webhook_execution") == old.get("execution")
+        was = is_known and (old.get("webhook") or {}).get("status") == "delivered"
+        self._look_at_claim(change, old, new, was)
+        before = old.get("webhook_cooldown_until", 0)
+        if new.get("webhook_cooldown_until", 0) != before > self.world.now + TOLERANCE_SECONDS:
+            raise self.broken(f"{change.task} delivers on demand too soon after another.")
+        if old.get("webhook") == new.get("webhook"):
+            return
+        status = (new.get("webhook") or {}).get("status")
+        if was and status not in {"delivered", "disabled"}:
+            raise self.broken(f"{change.task} records {status} of what was delivered.")
+        is_queued = change.process.startswith("processor")
+        if not is_queued and new.get("webhook_execution") != new.get("execution"):
+            raise self.broken(f"{change.task} records {status} of another execution.")
+
+    def _look_at_claim(self, change: Change, old: Row, new: Row, was_delivered: bool) -> None:
+        name, until = new["assembly_id"], old.get("webhook_claim_until", 0)
+        is_held = until > self.world.now + TOLERANCE_SECONDS
+        mine = self.claimed.get(name) == change.process
+        if "webhook_claim_until" not in new:
+            is_end = (new.get("webhook") or {}).get("status") == "delivered"
+            if is_held and not mine and not is_end:
+                raise self.broken(f"{change.task} ends another's claim on a delivery.")
+        elif new["webhook_claim_until"] != until:
+            if is_held and not mine:
+                raise self.broken(f"{change.task} claims a delivery that another one makes.")
+            if was_delivered:
+                raise self.broken(f"{change.task} claims a delivery that was made.")
+            self.claimed[name] = change.process
+
+
 class WebhookDelivered(Guarantee):
     """A webhook is delivered at least once, with a stable id."""
 
@@ -318,7 +439,7 @@ class WebhookDelivered(Guarantee):
         accepted = {message for message, was in self.world.received if was}
         for document in self.world.rows("assemblies"):
             state = document.get("webhook")
-            if state is None:
+            if state is None or document.get("ttl", self.world.now + 1) <= self.world.now:
                 continue
             name = f"{document['assembly_id']}"
             if not any(name in message for message in accepted):
@@ -350,6 +471,8 @@ class ResetOnlyWhatIsStuck(Guarantee):
         old, new = change.old, change.new
         if change.table != "files" or not old or not new or change.process.startswith("pipeline"):
             return
+        if new.get("previous_status", old["status"]) != old["status"]:
+            raise self.broken(f"{change.task} changes {new['file_key']}, which it has read before.")
         if old["status"].startswith("completed") and new["status"].startswith("pending"):
             raise self.broken(f"{change.task} resets {new['file_key']}, which was completed.")
         if new.get("reset_count", 0) > 1:
@@ -361,7 +484,7 @@ class OneHolder(Guarantee):
 
     def changed(self, change: Change) -> None:
         old, new = change.old, change.new
-        if change.table != "active-jobs" or not old:
+        if change.table != "active-jobs" or not old or change.process == TTL:
             return
         if not new:
             raise self.broken(f"{change.task} deletes the row, and its fence with it.")
@@ -369,6 +492,7 @@ class OneHolder(Guarantee):
             raise self.broken(f"{change.task} sets the fence back from {old['fence']}.")
         was_held = old["state"] == "held"
         if new.get("claimId") == old.get("claimId"):
+            self._look_at_claim(change, old, new)
             taken = old.get("taker") and new.get("taker") not in {None, old["taker"]}
             if was_held and taken and new["fence"] == old["fence"]:
                 raise self.broken(f"{change.task} takes a job over under the same fence.")
@@ -380,14 +504,51 @@ class OneHolder(Guarantee):
                 f"{change.task} claims the workspace while {old['messageId']} has it."
             )
         released = (new.get("lastReleased") or {}).get("claimId")
+        if was_held and new["state"] == "free" and self._is_others(change, old):
+            raise self.broken(f"{change.task} releases a job that {old['taker']} has.")
         if was_held and new["state"] == "free" and released != old["claimId"]:
             raise self.broken(f"{change.task} releases the claim of {old['messageId']}.")
+
+    def _look_at_claim(self, change: Change, old: Row, new: Row) -> None:
+        """A change that leaves the claim what it is."""
+        now, task = self.world.now, change.task
+        if old["state"] == "free":
+            raise self.broken(f"{task} changes a claim that was released.")
+        # A message that joins a job; its worker renews the claim for as long as it wants.
+        joins = change.process.startswith("flow")
+        if joins and new["expiresAt"] < old["expiresAt"] - TOLERANCE_SECONDS:
+            raise self.broken(f"{task} shortens the claim of {old['messageId']}.")
+        if new["expiresAt"] > old["expiresAt"] < now - TOLERANCE_SECONDS:
+            raise self.broken(f"{task} renews the claim of {old['messageId']}, which has expired.")
+        if new.get("taker") != old.get("taker"):
+            if old.get("takenUntil", 0) > now + TOLERANCE_SECONDS:
+                raise self.broken(f"{task} takes the job of {old['taker']}, which works on it.")
+        elif self._is_others(change, old):
+            raise self.broken(f"{task} renews a job that {old['taker']} has.")
+
+    def _is_others(self, change: Change, row: Row) -> bool:
+        """Whether a worker changes the claim of a job that another one has."""
+        worker = change.process.partition("/")[0].partition(".")[0]
+        return worker.startswith("worker") and worker not in row.get("taker", worker)
 
     def rested(self) -> None:
         for row in self.world.rows("active-jobs"):
             # A killed worker's claim for a follow-up ends by itself, within a minute.
             if row["state"] == "held" and row["expiresAt"] > self.world.now + 60:
                 raise self.broken(f"{row['messageId']} holds the workspace after all have ended.")
+
+
+class RecordedOnce(Guarantee):
+    """An interruption is recorded once, and its record stays as it is."""
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table != "interruptions" or not old or not new:
+            return
+        if old | {"dlqMessageId": ""} != new | {"dlqMessageId": ""}:
+            raise self.broken(f"{change.task} writes the record of {new['messageId']} again.")
+        if old.get("dlqMessageId", "") not in {"", new.get("dlqMessageId")}:
+            raise self.broken(f"{change.task} replaces the dead letter of {new['messageId']}.")
 
 
 class OneWorkerPerFence(Guarantee):

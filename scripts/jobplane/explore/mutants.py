@@ -1,28 +1,36 @@
 """Mutants of the conditional writes: does an exploration find each?
 
-A mutant counts the condition of one write as met, always; or it hides from one write its own
-result, so that a repetition takes it for another's. A write is named by the function that makes it,
-and by its condition if the function makes several.
+A mutant counts the condition of one write as met, always (`drop`); or it hides from one write its
+own result, so that a repetition takes it for another's (`own`); or it is a fault that the code
+once had (`fault`). The name of a write's mutant has the function that makes the write, and a
+digest of the condition: `drop/RequestLease.cancel/1f3a5c`.
 """
 
+import re
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from jobplane.explore.guarantees import Guarantee
 from jobplane.explore.planted import Fault, explored, known_faults
 from jobplane.explore.search import Outcome, Plan, Scenario, explore, run, shrink
 from jobplane.explore.world import Stage, World
+from lambdapack.tools import ToolError
 
 # A call that is carried out later than it was made: its writer is not known.
 LATE = "?"
 HELPERS = ("_writes.py", "/jobplane/explore/", "/botocore/", "contextlib.py")
 
 
-TABLE_HEAD = "| mutant | of | schedules | time | verdict |\n|---|---|---|---|---|"
+KINDS = {"drop": "condition dropped", "own": "own write unknown", "fault": "fault put back"}
+TABLE_HEAD = "| mutant | condition or fault | schedules | time | verdict |\n|---|---|---|---|---|"
+BEGIN, END = "<!-- mutants: written by `jobplane explore --mutants --table` -->", "<!-- end -->"
+SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,13 +41,20 @@ class Write:
     table: str
     condition: str
 
+    @property
+    def name(self) -> str:
+        return (
+            f"{self.function}/{sha256(f'{self.table} {self.condition}'.encode()).hexdigest()[:6]}"
+        )
+
 
 @dataclass
 class Verdict:
     """What an exploration of a mutant has found."""
 
-    kind: str
-    where: str
+    name: str
+    about: str
+    """The condition, or the fault."""
     scenario: str = ""
     """The one that has shown it; empty: none has."""
     guarantee: str = ""
@@ -49,12 +64,15 @@ class Verdict:
     schedules: int = 0
     effects: int = 0
     """How often it made a difference to a call."""
-    reason: str = ""
-    """Why it need not be found."""
+    specified: str = ""
+    """The promise that TLC finds broken without the condition."""
+    implied: str = ""
+    """Why the specification keeps its promises without the condition."""
 
     @property
-    def is_found(self) -> bool:
-        return bool(self.scenario)
+    def is_good(self) -> bool:
+        """Whether it was found, by one of both, or need not be."""
+        return bool(self.scenario or self.specified or self.implied)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -64,15 +82,17 @@ class Verdict:
     def line(self) -> str:
         """One line of the table."""
         tried = f"{self.seconds:5.0f} s {self.schedules:6,}"
-        return f"{self.kind:18} {self.where:64.64} {tried}  {self.how}"
+        return f"{self.name:46} {tried}  {self.how}"
 
     @property
     def how(self) -> str:
         """What became of it."""
-        if self.is_found:
+        if self.scenario:
             return f"{self.guarantee} by `{self.replay}`"
-        if self.reason:
-            return f"implied: {self.reason}"
+        if self.specified:
+            return f"TLC: {self.specified}"
+        if self.implied:
+            return f"implied: {self.implied}"
         if not self.effects:
             return "not found: no schedule has a call that it changes"
         return f"not found: it changed {self.effects:,} calls, and no guarantee broke"
@@ -80,8 +100,11 @@ class Verdict:
     @property
     def row(self) -> str:
         """One row of the table in docs/faults.md."""
-        where = self.where if self.kind == "fault put back" else f"`{self.where}`"
-        cells = (self.kind, where, f"{self.schedules:,}", f"{self.seconds:.0f} s", self.how)
+        shown = self.about
+        if not self.name.startswith("fault/"):
+            is_long = len(shown) > SHOWN_CHARACTERS
+            shown = f"`{shown[:SHOWN_CHARACTERS]}{' …' * is_long}`"
+        cells = (f"`{self.name}`", shown, f"{self.schedules:,}", f"{self.seconds:.0f} s", self.how)
         return f"| {' | '.join(cells)} |"
 
 
@@ -100,144 +123,202 @@ def current_write(table: str, condition: str) -> Write:
     return Write(LATE, table, condition)
 
 
-SURVEYED = 60
-SURVEY_SECONDS = 5.0
-type Places = list[tuple[Scenario, Plan | None]]
-"""Scenarios that make a write, with a plan by which its condition is not met, if one is known."""
+# Of a scenario: so many schedules, and for each write so many of those in which it is refused.
+SURVEYED = 300
+SURVEY_SECONDS = 20.0
+MOST_PLANS = 6
+# Clocks differ in the usual order of so many seeds, which come first.
+SEEDS = 8
+type Places = list[tuple[Scenario, list[tuple[int, Plan]]]]
+"""Scenarios that make a write, with seeds and plans by which a mutant would change a call."""
 
 
-def survey(stage: Stage, scenarios: list[Scenario]) -> dict[Write, Places]:
-    """Every conditional write, and where it is made."""
-    found: dict[Write, Places] = {}
+def survey(stage: Stage, scenarios: Iterable[Scenario]) -> dict[tuple[str, Write], Places]:
+    """Every mutant of a conditional write, and where it could show."""
+    found: dict[tuple[str, Write], Places] = {}
     for scenario in scenarios:
-        for write, plan in _writes_of(stage, scenario).items():
-            found.setdefault(write, []).append((scenario, plan))
+        for mutant, plans in _writes_of(stage, scenario).items():
+            found.setdefault(mutant, []).append((scenario, plans))
     return dict(sorted(found.items()))
 
 
-def _writes_of(stage: Stage, scenario: Scenario) -> dict[Write, Plan | None]:
-    """The writes of a scenario's first schedules."""
-    found: dict[Write, Plan | None] = {}
-    refused: set[Write] = set()
+def _writes_of(stage: Stage, scenario: Scenario) -> "_Survey":
+    """The mutants of the writes of a scenario's first schedules."""
+    found = _Survey(stage.prefix)
+    watched = replace(scenario, change=found.watch)
+    for seed in range(1, SEEDS):
+        found.note(run(stage, watched, seed))
+    for plans in found.values():
+        del plans[2:]
+    explore(stage, watched, seconds=SURVEY_SECONDS, schedules=SURVEYED, note=found.note)
+    return found
 
-    def made(table: str, condition: str, is_met: bool) -> bool:
-        write = current_write(table.removeprefix(stage.prefix), condition)
-        found.setdefault(write, None)
+
+class _Survey(dict[tuple[str, Write], list[tuple[int, Plan]]]):
+    """The mutants of the writes that are made, with schedules in which they change a call."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self._prefix = prefix
+        self._changed: set[tuple[str, Write]] = set()
+
+    def watch(self, world: World) -> None:
+        world.tables.is_dropped, world.tables.is_forgotten = self._is_dropped, self._is_forgotten
+
+    def note(self, outcome: Outcome) -> None:
+        for mutant in self._changed & self.keys():
+            if len(self[mutant]) < MOST_PLANS:
+                self[mutant].append((outcome.seed, outcome.plan))
+        self._changed.clear()
+
+    def _made(self, kind: str, table: str, condition: str) -> tuple[str, Write]:
+        mutant = (kind, current_write(table.removeprefix(self._prefix), condition))
+        if mutant[1].function != LATE:
+            self.setdefault(mutant, [])
+        return mutant
+
+    def _is_dropped(self, table: str, condition: str, is_met: bool) -> bool:
+        mutant = self._made("drop", table, condition)
         if not is_met:
-            refused.add(write)
+            self._changed.add(mutant)
         return False
 
-    def change(world: World) -> None:
-        world.tables.is_dropped = made
-
-    def note(outcome: Outcome) -> None:
-        for write in refused:
-            if found[write] is None and outcome.seed == 0:
-                found[write] = outcome.plan
-        refused.clear()
-
-    changed = replace(scenario, change=change)
-    explore(stage, changed, seconds=SURVEY_SECONDS, schedules=SURVEYED, note=note)
-    return {write: plan for write, plan in found.items() if write.function != LATE}
+    def _is_forgotten(self, table: str, condition: str) -> bool:
+        self._changed.add(self._made("own", table, condition))
+        return False
 
 
 def mutated(
-    scenario: Scenario, kind: str, stage: Stage, write: Write, effect: Callable[[], None]
+    scenario: Scenario, stage: Stage, name: str, effect: Callable[[], None] = lambda: None
 ) -> Scenario:
-    """The scenario with a mutant, which reports each call that it changes."""
+    """The scenario with a mutant of a write, which reports each call that it changes.
+
+    Raises ToolError for a name that is not one.
+    """
+    kind, _, rest = name.partition("/")
+    function, separator, _ = rest.rpartition("/")
+    if kind not in {"drop", "own"} or not separator:
+        raise ToolError(f"no mutant {name!r}; docs/faults.md has the names", "")
 
     def is_it(table: str, condition: str, is_met: bool = False) -> bool:
-        if is_met or condition != write.condition:
+        write = Write(function, table.removeprefix(stage.prefix), condition)
+        if is_met or write.name != rest:
             return False
-        if table.removeprefix(stage.prefix) != write.table:
-            return False
-        if current_write(write.table, condition).function not in {write.function, LATE}:
+        if current_write(write.table, condition).function not in {function, LATE}:
             return False
         effect()
         return True
 
     def change(world: World) -> None:
-        if kind == "condition dropped":
+        if kind == "drop":
             world.tables.is_dropped = is_it
         else:
             world.tables.is_forgotten = is_it
 
-    return replace(scenario, change=change)
+    return replace(scenario, change=change, mutant=name)
 
 
-def implied(stage: Stage, write: Write) -> str:
-    """Why the specifications keep their promises without a write's conditions; empty: they don't,
-    or have no such write.
+def specified(stage: Stage, write: Write) -> tuple[str, str]:
+    """What tests/specifications say of a write without its conditions: the promises that TLC finds
+    broken, or else why none is. Both are empty if they don't have the write.
     """
     table = stage.template.repository.root / "tests" / "specifications" / "conditions.toml"
     if not table.exists():
-        return ""
+        return "", ""
     listed = tomllib.loads(table.read_text(encoding="utf-8"))["writes"]
     conditions = [
         condition
         for actions in listed.values()
         for action in actions.values()
         if any(name.partition(".")[2] == write.function for name in action["code"])
+        and _consists_of(write.condition, action)
         for condition in action["conditions"].values()
     ]
-    reasons = dict.fromkeys(condition.get("implied", "") for condition in conditions)
-    return "; ".join(reasons) if all(reasons) else ""
+    breaks, reasons = (
+        "; ".join(dict.fromkeys(condition[name] for condition in conditions if name in condition))
+        for name in ("breaks", "implied")
+    )
+    return breaks, "" if breaks else reasons
+
+
+def _consists_of(condition: str, action: dict[str, Any]) -> bool:
+    """Whether an action of a specification has all parts of a condition."""
+    parts = {part["text"] for part in action["conditions"].values()} | {*action.get("beside", ())}
+    for part in sorted(parts, key=len, reverse=True):
+        condition = condition.replace(part, "")
+    return not re.sub(r"\b(?:AND|OR|NOT)\b|[()\s]", "", condition)
 
 
 SHOWN = {guarantee.__name__ for guarantee in Guarantee.known} | {"AssertionError"}
-KINDS = ("condition dropped", "own write unknown")
 
 
 def tried(
-    stage: Stage, scenarios: list[Scenario], seconds: float, seed: int = 1
+    stage: Stage, scenarios: list[Scenario], seconds: float, seed: int = 1, only: str = ""
 ) -> Iterator[Verdict]:
-    """Explore every mutant for some seconds, in the scenarios that make its write."""
+    """Explore every mutant for some seconds, in the scenarios that make its write.
+
+    `only`: the name of the one mutant to explore.
+    """
     for fault in known_faults():
-        if {scenario.name for scenario in scenarios}.issuperset(fault.scenarios):
+        is_wanted = only in {"", fault.mutant}
+        if is_wanted and {scenario.name for scenario in scenarios}.issuperset(fault.scenarios):
             yield _of_fault(stage, fault, seconds, seed)
-    for write, where in survey(stage, scenarios).items():
-        for kind in KINDS:
+    if only.startswith("fault/"):
+        return
+    for (kind, write), where in survey(stage, scenarios).items():
+        if only in {"", f"{kind}/{write.name}"}:
             yield _of_write(stage, kind, write, where, seconds, seed)
 
 
+def write_table(document: Path, verdicts: Iterable[Verdict]) -> None:
+    """Put the table into a document, between its marks."""
+    text = document.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not end:
+        raise ToolError(f"{document} has no place for the table", f"expected {BEGIN} … {END}")
+    rows = "\n".join([TABLE_HEAD, *(verdict.row for verdict in verdicts)])
+    document.write_text(f"{head}{BEGIN}\n{rows}\n{END}{tail}", encoding="utf-8")
+
+
 def _of_fault(stage: Stage, fault: Fault, seconds: float, seed: int) -> Verdict:
-    verdict = Verdict("fault put back", fault.name)
+    verdict = Verdict(fault.mutant, fault.name)
     repository = stage.template.repository
     for report in explored(repository, fault, minutes=max(1.0, seconds / 60), seed=seed):
         verdict.schedules += report["schedules"]
         verdict.seconds += report["seconds"]
         found = report["found"]
         # An error of the simulation itself shows nothing.
-        if found and found["guarantee"] in SHOWN and not verdict.is_found:
+        if found and found["guarantee"] in SHOWN and not verdict.scenario:
             verdict.scenario, verdict.guarantee = report["scenario"], found["guarantee"]
-            verdict.replay, verdict.moments = found["line"], found["moments"]
+            verdict.replay = f"{found['line']} mutant={fault.mutant}"
+            verdict.moments = found["moments"]
     return verdict
 
 
 def _of_write(
     stage: Stage, kind: str, write: Write, where: Places, seconds: float, seed: int
 ) -> Verdict:
-    verdict = Verdict(kind, f"{write.function}: {write.condition}")
-    if kind == "condition dropped":
-        verdict.reason = implied(stage, write)
+    verdict = Verdict(f"{kind}/{write.name}", write.condition)
+    if kind == "drop":
+        verdict.specified, verdict.implied = specified(stage, write)
 
     def effect() -> None:
         verdict.effects += 1
 
     began = time.monotonic()
-    for scenario, plan in where:
-        changed = mutated(scenario, kind, stage, write, effect)
-        if plan is not None:
+    places = [(mutated(scenario, stage, verdict.name, effect), plans) for scenario, plans in where]
+    for scenario, plans in places:
+        for of_seed, plan in plans:
             verdict.schedules += 1
-            outcome = run(stage, changed, plan=plan)
+            outcome = run(stage, scenario, of_seed, plan)
             if outcome.failure is not None:
-                return _found(verdict, shrink(stage, changed, outcome), began)
+                return _found(verdict, shrink(stage, scenario, outcome), began)
     # Short turns first: a fault that a scenario shows at all, it shows soon.
     for share in (0.2, 0.8):
-        for scenario, _ in where:
-            changed = mutated(scenario, kind, stage, write, effect)
+        for scenario, _ in places:
             turn = seconds * share / len(where)
-            report = explore(stage, changed, seed=seed, seconds=turn)
+            report = explore(stage, scenario, seed=seed, seconds=turn)
             verdict.schedules += report.schedules
             if report.found is not None:
                 return _found(verdict, report.found, began)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,11 @@ class Fault:
     name: str
     scenarios: tuple[str, ...]
     edits: tuple[tuple[str, str, str], ...]
+
+    @property
+    def mutant(self) -> str:
+        """Its name in a line that replays a schedule."""
+        return "fault/" + re.sub(r"\W+", "-", self.name)
 
 
 def known_faults() -> list[Fault]:
@@ -75,20 +81,33 @@ def planted(repository: Repository, fault: Fault) -> Iterator[Path]:
 
 def explored(repository: Repository, fault: Fault, *, minutes: float, seed: int) -> list[Any]:
     """What an exploration of the scenarios says, as JSON documents."""
+    options = ("--json", "--minutes", str(minutes), "--seed", str(seed))
+    done = _explore(repository, fault, *fault.scenarios, *options)
+    if not done.stdout.startswith("{"):
+        raise ToolError(f"exploring {fault.name!r} failed", done.stdout + done.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def replayed(repository: Repository, fault: Fault, line: str) -> tuple[bool, str]:
+    """Whether every guarantee holds in a schedule with the fault, and the schedule as text."""
+    done = _explore(repository, fault, "--replay", line)
+    return done.returncode == 0, done.stdout
+
+
+def _explore(
+    repository: Repository, fault: Fault, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """`jobplane explore` in a copy with the fault. Raises ToolError if it can't run."""
     with planted(repository, fault) as root:
         sources = [root / "scripts", *sorted(root.glob("libs/*/src"))]
-        command = [
-            *(sys.executable, "-c", START, "explore", *fault.scenarios, "--json"),
-            *("--minutes", str(minutes), "--seed", str(seed)),
-        ]
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", START, "explore", *arguments],
             cwd=root,
             env=os.environ | {"EXPLORED": os.pathsep.join(map(str, sources))},
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode not in {0, 1} or not done.stdout.startswith("{"):
+        if done.returncode not in {0, 1}:
             raise ToolError(f"exploring {fault.name!r} failed", done.stdout + done.stderr)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return done

@@ -5,16 +5,21 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+import jobplane_keys.lanes
 from jobplane.explore.search import Play, Scenario
+from jobplane.explore.services import Message
 from jobplane.explore.tables import Row
 from jobplane.explore.workspaces import Flow
 from jobplane.explore.world import Client, World
 from jobplane_client import Job, JobplaneError, StatusClient
 from jobplane_keys import iso_time, to_item
+from jobplane_leases import Lease, RequestLease
 
 type Holds = Callable[[], None]
 """What must hold at the end, besides the guarantees."""
@@ -23,7 +28,7 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 JOBS = ("connect", "disconnect", "dispatch", "processor", "router")
-FLOW = ("claim", "handle-timeout", "send-interrupt")
+FLOW = ("claim", "handle-timeout", "record-interruption", "send-interrupt", "sweep-claims")
 SLOW = frozenset({"outage", "fail", "hang"})
 
 
@@ -89,6 +94,72 @@ def lanes(world: World) -> None:
     world.connect("device").say("cancel", {"request_id": "second"})
 
 
+@scenario("rows", *JOBS)
+def rows(world: World) -> None:
+    """Three jobs of a lane with two slots, which are in two rows, while the lanes are swept."""
+    world.replaced(jobplane_keys.lanes, "SLOTS_PER_ROW", 1)
+    world.replaced(world.stage.module("router"), "MAX_RUNNING_PER_TENANT", 2)
+    client = world.connect("origin")
+    for name in ("first", "second"):
+        delayed(client, name)
+    client.say("delay", {"seconds": 0}, id="third")
+    world.sweep_lanes()
+
+
+@scenario("turns", *JOBS)
+def turns(world: World) -> None:
+    """The lanes are swept while jobs arrive, and meet what earlier ones have left in the lanes.
+
+    For the lane of `acme` jobs waited; that of `emca` is empty, but for a row of a larger limit.
+    """
+    left: list[Row] = [
+        {"lane": "tenant#acme#0", "lane_limit": 1, "waiting_at": int(world.now - 10) * 1000},
+        {"lane": "tenant#emca#0", "lane_limit": 1},
+        {"lane": "tenant#emca#1", "lane_limit": 17, "slots": frozenset({"emca#scott#old"})},
+    ]
+    world.put("lanes", *left)
+    world.sweep_lanes()
+    one, other = world.connect("origin"), world.connect("other", tenant="emca")
+    router = world.stage.module("router")
+    with patch.object(router, "MAX_RUNNING_PER_TENANT", 17):
+        delayed(other, "old")
+    with patch.object(router, "MAX_RUNNING_PER_TENANT", 1):
+        delayed(other, "third")
+        delayed(one, "first")
+        delayed(one, "second", priority="high")
+
+
+@scenario("gone", *JOBS)
+def gone(world: World) -> None:
+    """A connection is closed while it subscribes, unsubscribes and pings."""
+    for name in ("first", "second"):
+        delayed(world.connect(f"of-{name}"), name)
+    world.replaced(world.stage.module("router"), "MAX_SUBSCRIPTIONS", 1)
+    client = world.connect("origin", quiet=120)
+    client.ask("subscribe", {"request_id": "first"})
+    client.say("subscribe", {"request_id": "second"})
+    client.say("unsubscribe", {"request_id": "first"})
+    client.say("ping")
+    client.leave()
+
+
+@scenario("expired", *JOBS)
+def expired(world: World) -> None:
+    """Listeners of a job unsubscribe and leave when its row has expired."""
+    listeners = [world.connect(name) for name in ("origin", "listener", "device")]
+    world.scheduler.now -= 3 * 86400
+    delayed(listeners.pop(0))
+    for listener in listeners:
+        listener.ask("subscribe", {"request_id": "job"})
+    dynamodb = world.stage.client("dynamodb")
+    lease = RequestLease(dynamodb, world.stage.table("requests"), listeners[0].owner, "job")
+    if lease.take(Lease("setup", int(world.now) + 60), world.now):
+        lease.finish("setup", {"status": "COMPLETED", "seq": 1}, world.now)
+    world.scheduler.now += 3 * 86400
+    listeners[0].say("unsubscribe", {"request_id": "job"})
+    listeners[1].leave()
+
+
 @scenario("sweep", *JOBS)
 def sweep(world: World) -> None:
     """The sweeper comes while a worker runs a job that reports its progress."""
@@ -127,6 +198,16 @@ def assemble(world: World, client: Client, request_id: str, *, is_uploaded: bool
     return str(upload["key"])
 
 
+@scenario("again", *JOBS, "deliver-webhook")
+def again(world: World) -> None:
+    """An assembly has failed; two devices run it again at the same time."""
+    for name in ("origin", "device"):
+        assemble(world, world.connect(name), f"job-{name}")
+    assembly_id = world.rows("requests")[0]["assembly_id"]
+    failed = {"assembly_id": assembly_id, "request_id": "job", "error": "FILE_MISSING"}
+    world.put("assemblies", document_of(world) | failed)
+
+
 @scenario("rerun", *JOBS, "deliver-webhook", "status")
 def rerun(world: World) -> None:
     """A client looks at an assembly that has failed, runs it again, and looks again."""
@@ -161,18 +242,7 @@ def rerun(world: World) -> None:
 @scenario("webhook", "deliver-webhook")
 def webhook(world: World) -> Holds:
     """A webhook's message is delivered, while its user asks for a delivery on demand."""
-    moment = iso_time(world.now)
-    document = {
-        "assembly_id": "a1", "user": {"userId": "scott"}, "user_id": "scott", "tenant_id": "acme",
-        "owner": "acme#scott", "request_id": "job", "ok": "ASSEMBLY_COMPLETED", "execution": 1,
-        "template_id": "parts", "created_at": moment, "updated_at": moment, "message": "done",
-        "webhook": {"status": "pending", "attempts": 0}, "uploads": [], "results": {}, "rev": 3,
-    }  # fmt: skip
-    world.put("assemblies", document)
-    queue = world.sqs.by_name[world.stage.table("webhooks")]
-    body = json.dumps({"assembly_id": "a1", "execution": 1, "template_id": "parts"})
-    world.sqs.perform("SendMessage", {"QueueUrl": queue.name, "MessageBody": body})
-    [message] = queue.messages
+    message = pending_webhook(world)
     demand = world.invoke("deliver-webhook", {"assembly_id": "a1"}, name="demand")
 
     def holds() -> None:
@@ -187,6 +257,38 @@ def webhook(world: World) -> Holds:
     return holds
 
 
+def document_of(world: World) -> Row:
+    """The document of an assembly that has ended, but for its outcome."""
+    moment = iso_time(world.now)
+    return {
+        "assembly_id": "a1", "user": {"userId": "scott"}, "user_id": "scott", "tenant_id": "acme",
+        "owner": "acme#scott", "request_id": "job", "execution": 1, "template_id": "parts",
+        "created_at": moment, "updated_at": moment, "message": "done",
+        "uploads": [], "results": {}, "rev": 3,
+    }  # fmt: skip
+
+
+def pending_webhook(world: World, **more: Any) -> Message:
+    """A completed assembly, and the message in the queue of webhooks."""
+    outcome = {"ok": "ASSEMBLY_COMPLETED", "webhook": {"status": "pending", "attempts": 0}}
+    world.put("assemblies", document_of(world) | outcome | more)
+    queue = world.sqs.by_name[world.stage.table("webhooks")]
+    body = json.dumps({"assembly_id": "a1", "execution": 1, "template_id": "parts"})
+    world.sqs.perform("SendMessage", {"QueueUrl": queue.name, "MessageBody": body})
+    [message] = queue.messages
+    return message
+
+
+@scenario("demands", "deliver-webhook")
+def demands(world: World) -> None:
+    """A webhook is demanded twice while its message is delivered; its document expires soon."""
+    world.receiver_seconds = 3.0
+    pending_webhook(world, ttl=int(world.now) + 2)
+    for number in (1, 2):
+        event = {"assembly_id": "a1"}
+        world.invoke("deliver-webhook", event, name=f"demand-{number}", at=world.now + number)
+
+
 DAY = "2026-11-22"
 STUCK = {"operation": "reset_stuck_files", "dry_run": False, "statuses": ["processing"]}
 
@@ -199,11 +301,21 @@ def reset(world: World) -> None:
     for number in (1, 2):
         world.invoke("state-manager", STUCK, name=f"operator-{number}")
 
-    def complete() -> None:
-        row = next(one for one in world.rows("files"))
-        moved(world, row, "completed#1")
+    moves(world, "completed#1")
 
-    world.actor("pipeline", complete)
+
+@scenario("exact", "state-manager", "count-files")
+def exact(world: World) -> None:
+    """Two operators count all files while the pipeline moves one; records come late."""
+    world.counts_files = True
+    module = world.stage.module("state-manager")
+    world.replaced(module, "PIPELINE", replace(module.PIPELINE, shards=1))
+    tracked(world, "a.ndjson", "pending#0", iso_time(world.now))
+    moves(world, "manifested#0")
+    for number in (1, 2):
+        event = {"operation": "get_stats", "exact": True}
+        world.invoke("state-manager", event, name=f"operator-{number}")
+    moves(world, "processing#0", at=world.now + 2.5)
 
 
 @scenario("correct", "state-manager", "count-files")
@@ -216,11 +328,13 @@ def correct(world: World) -> Holds:
         "new_status": "manifested",
     }  # fmt: skip
     operator = world.invoke("state-manager", event, name="operator")
+    moves(world, "manifested#1")
 
     def holds() -> None:
         [row] = world.rows("files")
         if operator.result and operator.result["statusCode"] == 409:
-            assert row["status"].startswith("pending"), "a correction that was made is refused"
+            made = row.get("last_changed_by", "") != ""
+            assert not made, "a correction that was made is refused"
 
     return holds
 
@@ -229,6 +343,16 @@ def tracked(world: World, name: str, status: str, updated_at: str) -> None:
     """A file of the pipeline, with its record in the stream."""
     row = {"date_prefix": DAY, "file_key": name, "status": status, "updated_at": updated_at}
     world.put("files", row)
+
+
+def moves(world: World, status: str, *, at: float | None = None) -> None:
+    """Add the pipeline, which moves the file."""
+
+    def move() -> None:
+        row = next(one for one in world.rows("files"))
+        moved(world, row, status)
+
+    world.actor("pipeline", move, at=at)
 
 
 def moved(world: World, row: Row, status: str) -> None:
@@ -258,12 +382,52 @@ def claim(world: World) -> None:
             if answer["claimed"]:
                 holding = {name: answer[name] for name in ("claimId", "fence")}
                 flow.ask("claim", operation="renew", ttlSeconds=3600, **holding)
-                flow.ask("claim", operation="release", **holding)
+                # Step Functions and SQS repeat what they have no answer to.
+                for _ in range(2):
+                    flow.ask("claim", operation="release", **holding)
+                late = flow.ask("claim", operation="renew", ttlSeconds=3600, **holding)
+                assert not late["renewed"], "a claim is renewed after its release"
                 return
-            flow.pause(30)
+            flow.pause(1)
 
     for name in ("m1", "m2"):
         world.actor(name, functools.partial(hold, name))
+
+
+@scenario("lapsed", *FLOW)
+def lapsed(world: World) -> None:
+    """Two executions ask for a workspace; each renews too late, when the other one may have it."""
+    flow = Flow(world)
+
+    def hold(message_id: str) -> None:
+        for _ in range(20):
+            answer = flow.acquire(message_id, message_id, seconds=5)
+            if answer["claimed"]:
+                holding = {name: answer[name] for name in ("claimId", "fence")}
+                for pause in (4, 20):
+                    flow.pause(pause)
+                    flow.ask("claim", operation="renew", ttlSeconds=5, **holding)
+                flow.ask("claim", operation="release", **holding)
+                return
+            flow.pause(3)
+
+    for name in ("m1", "m2"):
+        world.actor(name, functools.partial(hold, name))
+
+
+@scenario("swept", *FLOW)
+def swept(world: World) -> None:
+    """An execution with the workspace is aborted: the rule and the sweep free it for the next."""
+    flow = Flow(world)
+    execution = flow.message("m1", "t1")
+    flow.message("m2", "t2", interrupts=False)
+
+    def abort() -> None:
+        event = flow.abort(execution, "m1")
+        world.invoke("handle-timeout", event, name="rule", at=world.now + 130)
+        world.invoke("sweep-claims", {"sweep": "claims"}, at=world.now + 130)
+
+    world.actor("operator", abort, at=world.now + 10)
 
 
 @scenario("worker", *FLOW)
@@ -304,7 +468,7 @@ def follow_up(world: World) -> None:
     """A message of the running job's thread; the handler fails when it has read it."""
     flow = Flow(world)
     flow.message("m1", "t1")
-    flow.message("m2", "t1")
+    flow.message("m2", "t1", seconds=60)
 
     def handle(job: Job) -> None:
         job.wait(10)
@@ -324,9 +488,13 @@ def beats(world: World) -> None:
         world.actor(f"sender-{number}", functools.partial(flow.follow_up, f"f{number}", "t1"))
 
 
-@scenario("abandoned", *FLOW, "sweep-claims")
+@scenario("abandoned", *FLOW)
 def abandoned(world: World) -> None:
-    """No worker takes the job: the execution fails, and frees the workspace for the next one."""
+    """No worker takes the job: the execution fails, and frees the workspace for the next one.
+
+    Records of time-outs are past their TTL at once.
+    """
+    world.replaced(world.stage.module("handle-timeout"), "INTERRUPTION_TTL_SECONDS", 0)
     flow = Flow(world)
     flow.message("m1", "t1")
     flow.message("m2", "t2", interrupts=False)

@@ -6,12 +6,14 @@ fault meets the call (`processor@5!kill`). The default order lets a task go on u
 the oldest that can go on.
 """
 
+import contextlib
 import random
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jobplane.explore.guarantees import BrokenGuaranteeError, at_rest, watch
 from jobplane.explore.tasks import Task
@@ -45,6 +47,8 @@ class Scenario:
     """The functions that must be there."""
     change: Callable[[World], None] = lambda _: None
     """What a mutant changes in its world."""
+    mutant: str = ""
+    """Its name."""
 
     @property
     def about(self) -> str:
@@ -72,6 +76,7 @@ class Outcome:
     log: list[tuple[float, str, str]]
     writes: list[Call] = field(default_factory=list)
     """Those of DynamoDB, as their callers saw them."""
+    mutant: str = ""
 
     @property
     def line(self) -> str:
@@ -80,7 +85,8 @@ class Outcome:
             f"{label}{choice}" if choice.startswith(">") else f"{label}!{choice}"
             for label, choice in self.plan
         ]
-        return " ".join([self.scenario, f"seed={self.seed}", *parts])
+        named = [f"mutant={self.mutant}"] if self.mutant else []
+        return " ".join([self.scenario, f"seed={self.seed}", *named, *parts])
 
     @property
     def calls(self) -> int:
@@ -94,19 +100,30 @@ class Outcome:
         return type(self.failure).__name__
 
 
-def parse(line: str) -> tuple[str, int, Plan]:
-    """The scenario, the seed and the deviations of a line. Raises ValueError."""
+class Line(NamedTuple):
+    """A line that replays a schedule."""
+
+    scenario: str
+    seed: int
+    plan: Plan
+    mutant: str = ""
+
+
+def parse(line: str) -> Line:
+    """The parts of a line. Raises ValueError."""
     name, *parts = line.split()
-    seed, plan = 0, []
+    seed, plan, mutant = 0, [], ""
     for part in parts:
         if part.startswith("seed="):
             seed = int(part.removeprefix("seed="))
+        elif part.startswith("mutant="):
+            mutant = part.removeprefix("mutant=")
         elif found := DEVIATION.fullmatch(part):
             label, mark, choice = found.groups()
             plan.append((label, f">{choice}" if mark == ">" else choice))
         else:
             raise ValueError(f"malformed deviation {part!r}; expected TASK@N>TASK or TASK@N!FAULT")
-    return name, seed, tuple(plan)
+    return Line(name, seed, tuple(plan), mutant)
 
 
 class _Chooser:
@@ -147,6 +164,11 @@ def run(
     scenario.change(world)
     if with_states:
         chooser.state = world.state
+    with contextlib.closing(world):
+        return _played(world, scenario, chooser, seed)
+
+
+def _played(world: World, scenario: Scenario, chooser: _Chooser, seed: int) -> Outcome:
     guarantees = watch(world)
     holds = scenario.play(world)
     world.scheduler.go()
@@ -162,7 +184,8 @@ def run(
             failure = error
     taken = tuple(chooser.taken)
     log, writes = world.scheduler.log, world.writes
-    return Outcome(scenario.name, seed, taken, failure, chooser.moments, log, writes)
+    named = (scenario.name, seed, taken)
+    return Outcome(*named, failure, chooser.moments, log, writes, scenario.mutant)
 
 
 @dataclass

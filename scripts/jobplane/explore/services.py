@@ -10,12 +10,14 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from jobplane.explore.tables import RefusedCallError, Row
 from jobplane.explore.tasks import Scheduler, Task
 
 LONG_POLL_SECONDS = 20
+SHARD = "shardId-00000001790000000000-explored"
 
 
 class Bucket:
@@ -286,11 +288,41 @@ class FlowTask:
     """The execution that waits for the end."""
 
 
+class Stream:
+    """The stream of one table, with one shard; a record is there at once."""
+
+    def __init__(self) -> None:
+        self.records: list[Row] = []
+
+    def add(self, change: Row, moment: float) -> None:
+        created = {"ApproximateCreationDateTime": datetime.fromtimestamp(moment, UTC)}
+        self.records.append({"dynamodb": change | created})
+
+    def perform(self, operation: str, parameters: Row) -> Row:
+        if operation == "DescribeStream":
+            shard = {"ShardId": SHARD, "SequenceNumberRange": {"StartingSequenceNumber": "1"}}
+            return {"StreamDescription": {"Shards": [shard]}}
+        if operation == "GetShardIterator":
+            is_end = parameters["ShardIteratorType"] == "LATEST"
+            return {"ShardIterator": str(len(self.records) if is_end else 0)}
+        found = self.records[int(parameters["ShardIterator"]) :]
+        return {"Records": found, "NextShardIterator": str(len(self.records))}
+
+
+@dataclass
+class Execution:
+    """An execution of the job flow."""
+
+    status: str = "RUNNING"
+    stopped_at: float = 0.0
+
+
 class Flows:
-    """Step Functions' side of task tokens."""
+    """Step Functions' side of task tokens and executions."""
 
     def __init__(self, scheduler: Callable[[], Scheduler]) -> None:
         self.tasks: dict[str, FlowTask] = {}
+        self.executions: dict[str, Execution] = {}
         self._of = scheduler
 
     def open(self, token: str, heartbeat_seconds: float) -> FlowTask:
@@ -302,7 +334,14 @@ class Flows:
         if task.waiting is not None:
             self._of().wake(task.waiting)
 
+    def stop(self, arn: str, status: str) -> None:
+        """End an execution, unless it has ended."""
+        if self.executions[arn].status == "RUNNING":
+            self.executions[arn] = Execution(status, self._of().now)
+
     def perform(self, operation: str, parameters: Row) -> Row:
+        if operation == "DescribeExecution":
+            return self._described(parameters["executionArn"])
         task = self.tasks.get(parameters["taskToken"])
         if task is None:
             raise RefusedCallError("TaskDoesNotExist")
@@ -320,3 +359,12 @@ class Flows:
         elif operation == "SendTaskFailure":
             self.end(task, "failed", parameters.get("error", ""))
         return {}
+
+    def _described(self, arn: str) -> Row:
+        found = self.executions.get(arn)
+        if found is None:
+            raise RefusedCallError("ExecutionDoesNotExist")
+        if found.status == "RUNNING":
+            return {"status": found.status}
+        stopped = datetime.fromtimestamp(found.stopped_at, UTC)
+        return {"status": found.status, "stopDate": stopped}

@@ -48,6 +48,8 @@ class Table:
     name: str
     key: tuple[str, ...]
     indexes: Mapping[str, tuple[str, ...]]
+    ttl: str = ""
+    """The attribute with the moment from which DynamoDB may remove an item."""
     items: dict[Key, Item] = field(default_factory=dict)
 
     @classmethod
@@ -61,7 +63,12 @@ class Table:
                 for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
                 for index in properties.get(kind, ())
             },
+            properties.get("TimeToLiveSpecification", {}).get("AttributeName", ""),
         )
+
+    def end_of(self, item: Item) -> float:
+        """When an item expires."""
+        return float(item.get(self.ttl, {}).get("N", "inf"))
 
     def key_of(self, item: Item) -> Key:
         return _values(item, self.key)
@@ -90,6 +97,10 @@ class Tables:
     def __init__(self, tables: Iterable[Table]) -> None:
         self.by_name = {table.name: table for table in tables}
         self.observers: list[Observer] = []
+        self.clock: Callable[[], float] = lambda: 0.0
+        self._log: list[tuple[float, Table, Key, Item | None]] = []
+        """Each change: when, of which item, and what was there before."""
+        self._first_end = float("inf")
         self.is_dropped: Callable[[str, str, bool], bool] = lambda _table, _condition, _met: False
         """Whether a condition counts as met, by its table, its text and if it is; for mutants."""
         self.is_forgotten: Callable[[str, str], bool] = lambda _table, _condition: False
@@ -106,6 +117,35 @@ class Tables:
         except ExpressionError as error:
             raise RefusedCallError("ValidationException", str(error)) from error
         return answer
+
+    def perform_late(self, operation: str, parameters: Row, moment: float) -> Row:
+        """The answer to a read that does not show what was written after a moment."""
+        kept = {name: dict(table.items) for name, table in self.by_name.items()}
+        for when, table, key, old in reversed(self._log):
+            if when <= moment:
+                break
+            if old is None:
+                table.items.pop(key, None)
+            else:
+                table.items[key] = old
+        try:
+            return self.perform(operation, parameters)
+        finally:
+            for name, items in kept.items():
+                self.by_name[name].items = items
+
+    def expired(self) -> list[tuple[Table, Key]]:
+        """The items that may be removed at any time."""
+        now = self.clock()
+        if now < self._first_end:
+            return []
+        tables = self.by_name.values()
+        return [(t, key) for t in tables for key, item in t.items.items() if t.end_of(item) <= now]
+
+    def expire(self) -> None:
+        """Remove what has expired."""
+        for table, key in self.expired():
+            self._store(table, key, None)
 
     def _met(self, parameters: Row, item: Item | None) -> bool:
         text = parameters.get("ConditionExpression")
@@ -132,6 +172,8 @@ class Tables:
         else:
             table.items[key] = new
         if old != new:
+            self._log.append((self.clock(), table, key, old))
+            self._first_end = min(self._first_end, table.end_of(new or {}))
             for observe in self.observers:
                 observe(table, old, new)
 

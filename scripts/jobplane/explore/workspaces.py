@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jobplane.explore.services import FlowTask
+from jobplane.explore.services import Execution, FlowTask
 from jobplane.explore.tables import Row
 from jobplane.explore.tasks import Task
 from jobplane.explore.world import InvocationError, World
@@ -46,6 +46,8 @@ class Flow:
         self.open = 0
         """Executions that have not ended."""
         prefix = world.stage.prefix
+        machine = world.stage.module("sweep-claims").STATE_MACHINE_ARN
+        self.machine = machine.rpartition(":")[2]
         self.input = world.sqs.add(input_queue_name(prefix, WORKSPACE), 120, fifo=True)
         self.interrupts = world.sqs.add(interrupt_queue_name(prefix, WORKSPACE), 60)
         world.programs["flow"] = self
@@ -55,14 +57,31 @@ class Flow:
     def message(self, message_id: str, thread_id: str, **more: Any) -> Task:
         """Add the execution of a message."""
         self.open += 1
+        arn, flows = self.arn(message_id), self.world.flows
+        flows.executions[arn] = Execution()
 
         def run() -> None:
             try:
                 self._execute(message_id, thread_id, **more)
+                flows.stop(arn, "SUCCEEDED")
+            except InvocationError:
+                flows.stop(arn, "FAILED")
+                raise
             finally:
                 self.open -= 1
 
         return self.world.actor(f"flow-{message_id}", run)
+
+    def arn(self, message_id: str) -> str:
+        return f"arn:aws:states:{REGION}:{ACCOUNT}:execution:{self.machine}:{message_id}"
+
+    def abort(self, execution: Task, message_id: str) -> Row:
+        """Stop an execution; the event of EventBridge."""
+        self.world.flows.stop(self.arn(message_id), "ABORTED")
+        self.world.scheduler.kill(execution.process)
+        given = json.dumps({"projectUserId": WORKSPACE.key, "messageId": message_id})
+        detail = {"executionArn": self.arn(message_id), "status": "ABORTED", "input": given}
+        return {"detail-type": "Step Functions Execution Status Change", "detail": detail}
 
     def ask(self, function: str, **event: Any) -> Any:
         """A task of an execution, with its Retry."""
@@ -79,21 +98,26 @@ class Flow:
     def pause(self, seconds: float) -> None:
         self.world.scheduler.wait(self.world.now + seconds)
 
-    def acquire(self, message_id: str, thread_id: str) -> Row:
-        owner = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+    def acquire(self, message_id: str, thread_id: str, seconds: int = CLAIM_SECONDS) -> Row:
         answer: Row = self.ask(
             "claim",
             operation="acquire",
             threadId=thread_id,
             messageId=message_id,
-            owner=owner,
-            ttlSeconds=CLAIM_SECONDS,
+            owner=self.arn(message_id),
+            ttlSeconds=seconds,
         )
         return answer
 
-    def _execute(self, message_id: str, thread_id: str, interrupts: bool = True) -> None:
+    def _execute(
+        self,
+        message_id: str,
+        thread_id: str,
+        interrupts: bool = True,
+        seconds: int = CLAIM_SECONDS,
+    ) -> None:
         for _ in range(TRIES * 10):
-            claim = self.acquire(message_id, thread_id)
+            claim = self.acquire(message_id, thread_id, seconds)
             if claim["claimed"]:
                 self._work(message_id, thread_id, claim)
                 return
@@ -104,6 +128,15 @@ class Flow:
                 self.ask(
                     "send-interrupt",
                     target=claim["holder"],
+                    newThreadId=thread_id,
+                    interruptingMessageId=message_id,
+                )
+                holder = claim["holder"]
+                self.ask(
+                    "record-interruption",
+                    messageId=holder["messageId"],
+                    interruptedClaimId=holder["claimId"],
+                    interruptedContainer=holder["containerId"],
                     newThreadId=thread_id,
                     interruptingMessageId=message_id,
                 )
@@ -122,7 +155,6 @@ class Flow:
             self.pause(left + 0.5)
         holding = {"claimId": claim["claimId"], "fence": claim["fence"]}
         if task.end == "timed out":
-            arn = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
             self.ask(
                 "handle-timeout",
                 **holding,
@@ -131,7 +163,7 @@ class Flow:
                 kind="heartbeat_lost",
                 error="States.Timeout",
                 cause=None,
-                executionArn=arn,
+                executionArn=self.arn(message_id),
             )
         else:
             self.ask("claim", operation="release", reason="completed", **holding)

@@ -30,7 +30,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
-from jobplane.explore.services import Bucket, Flows, Message, Queue, Queues, Sockets
+from jobplane.explore.services import Bucket, Flows, Message, Queue, Queues, Sockets, Stream
 from jobplane.explore.tables import RefusedCallError, Row, Table, Tables
 from jobplane.explore.tasks import (
     Choose,
@@ -56,16 +56,24 @@ OUTAGE_SECONDS = 240.0
 SKEWS = (0.0, -2.0, 2.0)
 SWEEP_SECONDS = 30.0
 LANES_SECONDS = 60.0
+CLAIMS_SECONDS = 60.0
+MOST_CLAIM_SWEEPS = 8
+AGAIN_SECONDS = 90.0
 STREAM_TRIES = 5
+EVENT_TRIES = 3
 CONNECTION_SECONDS = 7200
 RECEIVER = "https://receiver.example.com/hook"
 SECRET = "whsec_dGhlLXNlY3JldC1vZi10aGUtZXhwbG9yZXI="  # noqa: S105 - it signs nothing real
 READS = frozenset(
     {
         "GetItem", "Query", "Scan", "BatchGetItem", "GetObject", "HeadObject", "ListObjectsV2",
-        "GetQueueUrl", "ReceiveMessage",
+        "GetQueueUrl", "ReceiveMessage", "DescribeExecution", "DescribeStream", "GetShardIterator",
+        "GetRecords",
     }
 )  # fmt: skip
+# An index or a read that is not consistent may be so far behind the table: less than the functions
+# allow for.
+LAG_SECONDS = 1.5
 READ_FAULTS = ("kill", "freeze", "fail", "hang", "outage")
 WRITE_FAULTS = ("kill", "lost", "repeat", "late", "freeze", "fail", "hang", "outage")
 EXPLAINED = {
@@ -77,7 +85,10 @@ EXPLAINED = {
     "fail": "the call fails, and is not carried out",
     "hang": "the call waits until all of botocore's time-outs are over",
     "outage": f"such calls of the process hang for {OUTAGE_SECONDS:.0f} s, one after the other",
+    "stale": f"the answer does not show the writes of the last {LAG_SECONDS} s",
+    "expire": "DynamoDB removes every row that is past its TTL",
     "twice": "the message or the record is delivered twice",
+    "again": f"the record is delivered once more after {AGAIN_SECONDS:.0f} s",
 }
 
 
@@ -274,6 +285,9 @@ class Change:
     process: str
 
 
+TTL = "ttl"
+"""The writer of a change that DynamoDB makes when it removes an expired row."""
+
 type Watcher = Callable[[Change], None]
 
 
@@ -284,12 +298,16 @@ class World:
         self.stage = stage
         self.seed = seed
         self.scheduler = Scheduler(choose)
-        self.tables = Tables(Table(table.name, table.key, table.indexes) for table in stage.tables)
+        self.tables = Tables(
+            Table(table.name, table.key, table.indexes, table.ttl) for table in stage.tables
+        )
+        self.tables.clock = lambda: self.scheduler.now
         self.tables.observers.append(self._changed)
         self.s3 = Bucket()
         self.sockets = Sockets()
         self.sqs = Queues(lambda: self.scheduler)
         self.flows = Flows(lambda: self.scheduler)
+        self.files_stream = Stream()
         self.watchers: list[Watcher] = []
         self.checks: list[Callable[[], None]] = []
         """Called when a program reports an event without a changed row."""
@@ -300,10 +318,15 @@ class World:
         """The faults that met each process, and at which calls."""
         self._sweeper: Task | None = None
         self._lane_sweeper: Task | None = None
+        self._claim_sweeps = 0
         self._swept = -1
         """The digest after the last complete sweep of the lanes."""
         self.counts_files = False
         """Whether the stream of the pipeline's files is read."""
+        self.receiver_seconds = 0.0
+        """How long the receiver of webhooks takes for its answer."""
+        self._is_expiring = False
+        self._patches = contextlib.ExitStack()
         self._outages: dict[tuple[str, str], float] = {}
         self.digest = 0
         """Of all rows."""
@@ -330,6 +353,19 @@ class World:
     def actor(self, name: str, run: Callable[[], Any], *, at: float | None = None) -> Task:
         """Add a program, of which one call is a choice of the schedule like every other."""
         return self.scheduler.spawn(name, run, self.process(name), at=at)
+
+    def replaced(self, target: Any, name: str, value: Any) -> None:
+        """Give a module or a class another value until the end of the schedule."""
+        self._patches.enter_context(patch.object(target, name, value))
+
+    @property
+    def most_subscriptions(self) -> int:
+        """How many a connection may have."""
+        return int(self.stage.module("router").MAX_SUBSCRIPTIONS)
+
+    def close(self) -> None:
+        """Take back what `replaced` did."""
+        self._patches.close()
 
     def process(self, name: str) -> Process:
         return Process(name, self._skew(name))
@@ -412,9 +448,11 @@ class World:
         found = self.tables.by_name[self.stage.table(table)].items.values()
         return [from_item(item) for item in found]
 
-    def connect(self, connection_id: str, user: str = "scott", tenant: str = "acme") -> "Client":
-        """A client with an open socket."""
-        moment = iso_time(self.now)
+    def connect(
+        self, connection_id: str, user: str = "scott", tenant: str = "acme", *, quiet: float = 0.0
+    ) -> "Client":
+        """A client with an open socket, which has sent nothing for some seconds."""
+        moment = iso_time(self.now - quiet)
         self.put(
             "connections",
             {
@@ -516,22 +554,24 @@ class World:
         }
         change |= {"NewImage": to_item(new)} if new else {}
         change |= {"OldImage": to_item(old)} if old else {}
+        self.files_stream.add(change, self.now)
         record = {"eventID": f"record-{self.sqs.sent}", "dynamodb": change}
         self._deliver_record("count-files", record, 1)
 
-    def _deliver_record(self, function: str, record: Row, number: int) -> None:
+    def _deliver_record(self, function: str, record: Row, number: int, wait: float = 0.0) -> None:
         def before() -> bool:
-            if self.scheduler.point(["twice"]) == "twice":
-                self._meet("twice", record["eventID"])
-                self._deliver_record(function, record, number)
+            fault = self.scheduler.point(["twice", "again"])
+            if fault:
+                self._meet(fault, record["eventID"])
+                wait = AGAIN_SECONDS if fault == "again" else 0.0
+                self._deliver_record(function, record, number, wait)
             return True
 
         def after(outcome: str, answer: Any) -> None:
             failed = outcome != "ended" or (answer or {}).get("batchItemFailures")
             if failed and number < STREAM_TRIES:
-                self._deliver_record(function, record, number + 1)
+                self._deliver_record(function, record, number + 1, 2.0 ** (number + 1))
 
-        wait = 0.0 if number == 1 else 2.0**number
         self.invoke(
             function,
             {"Records": [record]},
@@ -551,6 +591,8 @@ class World:
         is_idle = self._lane_sweeper is None or self._lane_sweeper.done
         if is_idle and self.rows("lanes") and self.digest != self._swept:
             plans.append((self.now + LANES_SECONDS, "lanes"))
+        if self._claim_sweeps < MOST_CLAIM_SWEEPS and self._has_abandoned_claims():
+            plans.append((self.now + CLAIMS_SECONDS, "claims"))
         if not plans:
             return False
         moment, swept = min(plans)
@@ -558,16 +600,29 @@ class World:
             return False
         if swept == "leases":
             self._sweeper = self.sweep(at=moment)
+        elif swept == "claims":
+            self._claim_sweeps += 1
+            self.invoke("sweep-claims", {"sweep": "claims"}, at=moment)
         else:
-            self._lane_sweeper = self._sweep_lanes(moment)
+            self._lane_sweeper = self.sweep_lanes(at=moment)
         return True
 
-    def _sweep_lanes(self, moment: float) -> Task:
+    def _has_abandoned_claims(self) -> bool:
+        """Whether an execution that has ended has a claim, and `sweep-claims` does not run."""
+        if any(task.name.startswith("sweep-claims") for task in self.scheduler.tasks):
+            return False
+        ended = {arn for arn, one in self.flows.executions.items() if one.status != "RUNNING"}
+        rows = self.rows("active-jobs")
+        return any(row["state"] == "held" and row.get("owner") in ended for row in rows)
+
+    def sweep_lanes(self, *, at: float | None = None) -> Task:
+        """Add a run of the lanes' sweeper, besides those of its schedule."""
+
         def after(outcome: str, _: Any) -> None:
             self._swept = self.digest if outcome == "ended" else self._swept
 
         event = {"sweep": "lanes"}
-        return self.invoke("dispatch", event, name="lanes-sweeper", at=moment, after=after)
+        return self.invoke("dispatch", event, name="lanes-sweeper", at=at, after=after)
 
     # Calls
 
@@ -626,10 +681,17 @@ class World:
         place = (task.process.name, operation if service == "dynamodb" else service)
         if self.now < self._outages.get(place, 0.0):
             return self._carry_out(task, "hang", text, effect, config)
-        fault = self.scheduler.point(READ_FAULTS if operation in READS else WRITE_FAULTS, text)
+        faults: tuple[str, ...] = READ_FAULTS if operation in READS else WRITE_FAULTS
+        late = self._late_answer(operation, parameters) if service == "dynamodb" else None
+        faults += ("stale",) * (late is not None) + ("expire",) * bool(self.tables.expired())
+        fault = self.scheduler.point(faults, text)
         task.calls += 1
         if fault:
             self._meet(fault, text)
+        if fault == "expire":
+            self._expire()
+        if fault == "stale" and late is not None:
+            effect = lambda: late  # noqa: E731  # the effect of the call as it is answered
         if fault == "outage":
             self._outages[place] = self.now + OUTAGE_SECONDS
             fault = "hang"
@@ -642,7 +704,24 @@ class World:
         """
         if operation != "Query" or "IndexName" not in parameters:
             return False
-        return not self.tables.perform(operation, parameters)["Count"]
+        if self.tables.perform(operation, parameters)["Count"]:
+            return False
+        return self._late_answer(operation, parameters) is None
+
+    def _late_answer(self, operation: str, parameters: Row) -> Row | None:
+        """The answer of an index that lags behind its table; None if it is the same."""
+        if operation not in {"Query", "Scan"} or "IndexName" not in parameters:
+            return None
+        late = self.tables.perform_late(operation, parameters, self.now - LAG_SECONDS)
+        return None if late == self.tables.perform(operation, parameters) else late
+
+    def _expire(self) -> None:
+        """Remove the rows that have expired, as DynamoDB does it: no program's write."""
+        self._is_expiring = True
+        try:
+            self.tables.expire()
+        finally:
+            self._is_expiring = False
 
     def _carry_out(
         self, task: Task, fault: str, text: str, effect: Callable[[], Row], config: Any
@@ -691,27 +770,22 @@ class World:
         return answer
 
     def _effect(self, service: str, operation: str, parameters: Row) -> Row:
-        match service:
-            case "dynamodb":
-                return self.tables.perform(operation, parameters)
-            case "s3":
-                answer = self.s3.perform(operation, parameters)
-                if "Body" in answer:
-                    answer["Body"] = _Body(answer["Body"].read())
-            case "sqs":
-                answer = self.sqs.perform(operation, parameters)
-            case "apigatewaymanagementapi":
-                answer = self.sockets.perform(operation, parameters)
-            case "stepfunctions":
-                answer = self.flows.perform(operation, parameters)
-            case "lambda":
-                return self._invoked(parameters)
-            case "ssm":
-                is_secret = parameters["Name"].endswith("secret")
-                return {"Parameter": {"Value": SECRET if is_secret else RECEIVER}}
-            case _:
-                what = f"the explorer does not simulate the service {service}"
-                raise ToolError(f"{what}: add {operation} to World._effect", "")
+        simulated: dict[str, Callable[[], Row]] = {
+            "dynamodb": lambda: self.tables.perform(operation, parameters),
+            "dynamodbstreams": lambda: self.files_stream.perform(operation, parameters),
+            "lambda": lambda: self._invoked(parameters),
+            "s3": lambda: _readable(self.s3.perform(operation, parameters)),
+            "sqs": lambda: self.sqs.perform(operation, parameters),
+            "apigatewaymanagementapi": lambda: self.sockets.perform(operation, parameters),
+            "ssm": lambda: _parameter(parameters["Name"]),
+            "stepfunctions": lambda: self.flows.perform(operation, parameters),
+        }
+        if service not in simulated:
+            what = f"the explorer does not simulate the service {service}"
+            raise ToolError(f"{what}: add {operation} to World._effect", "")
+        answer = simulated[service]()
+        if service in {"dynamodb", "lambda", "ssm"}:
+            return answer
         if operation not in READS:
             sent = (parameters["Key"], repr(answer)) if service == "s3" else repr(parameters)
             self.order = hash((self.order, operation, sent))
@@ -720,6 +794,9 @@ class World:
     def _invoked(self, parameters: Row) -> Row:
         """Lambda's Invoke: another invocation, for which the caller waits."""
         name = parameters["FunctionName"].rpartition(":")[2].removeprefix(self.stage.prefix)
+        if parameters.get("InvocationType") == "Event":
+            self._invoke_later(name, json.loads(parameters["Payload"]), 1)
+            return {"StatusCode": 202}
         try:
             answer: Any = self.answer_of(name, json.loads(parameters["Payload"]))
         except InvocationError as error:
@@ -727,6 +804,16 @@ class World:
             payload = _Body(json.dumps(fault).encode())
             return {"StatusCode": 200, "FunctionError": "Unhandled", "Payload": payload}
         return {"StatusCode": 200, "Payload": _Body(json.dumps(answer).encode())}
+
+    def _invoke_later(self, name: str, event: Row, number: int) -> None:
+        """An invocation for which no one waits; Lambda repeats it twice if it fails."""
+
+        def after(outcome: str, _: Any) -> None:
+            if outcome != "ended" and number < EVENT_TRIES:
+                self._invoke_later(name, event, number + 1)
+
+        wait = 60.0 * (number - 1)
+        self.invoke(name, event, at=self.now + wait, after=after)
 
     def _meet(self, fault: str, text: str) -> None:
         task = self.scheduler._me()
@@ -741,6 +828,8 @@ class World:
         if fault == "kill":
             self.scheduler.kill(self.scheduler._me().process)
             raise KilledError
+        if self.receiver_seconds:
+            self.scheduler.wait(self.now + self.receiver_seconds)
         self.received.append((message_id, not fault))
         self.scheduler.note(f"webhook {message_id}")
         return not fault
@@ -779,6 +868,7 @@ class World:
         task = self.scheduler.current
         rows = (from_item(old) if old else None, from_item(new) if new else None)
         names = (task.name, task.process.name) if task else ("setup", "setup")
+        names = (TTL, TTL) if self._is_expiring else names
         change = Change(short, *rows, *names)
         for watch in self.watchers:
             watch(change)
@@ -799,6 +889,15 @@ class World:
             invoked_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{process.name}",
             get_remaining_time_in_millis=lambda: int((process.deadline - self.now) * 1000),
         )
+
+
+def _parameter(name: str) -> Row:
+    return {"Parameter": {"Value": SECRET if name.endswith("secret") else RECEIVER}}
+
+
+def _readable(answer: Row) -> Row:
+    """An answer of S3 whose body, as part of a state, is its content."""
+    return answer | ({"Body": _Body(answer["Body"].read())} if "Body" in answer else {})
 
 
 class InvocationError(Exception):

@@ -32,13 +32,14 @@ Examples:
 )
 @click.option("--replay", metavar="LINE", help="Run one schedule, and print it.")
 @click.option("--mutants", is_flag=True, help="Plant faults, and print which ones are found.")
+@click.option("--mutant", metavar="NAME", default="", help="Plant only this one.")
 @click.option(
     "--histories",
     type=click.File("w"),
     help="Write the operations on requests and claims of each schedule to a file, as JSON lines.",
 )
 @click.option(
-    "--table", "as_table", is_flag=True, help="Print the mutants as the table of docs/faults.md."
+    "--table", "as_table", is_flag=True, help="Write the mutants into the table of docs/faults.md."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per scenario.")
 def command(
@@ -47,6 +48,7 @@ def command(
     minutes: float,
     replay: str | None,
     mutants: bool,
+    mutant: str,
     histories: TextIO | None,
     as_table: bool,
     as_json: bool,
@@ -60,7 +62,7 @@ def command(
 
     With --mutants it drops the condition of each conditional write in turn, hides from each write
     its own result, and puts back faults that the code once had. --minutes is for each of them.
-    Exits with 1 if one is not found.
+    Exits with 1 if one is not found. With --table, docs/faults.md gets the results.
     """
     from jobplane.explore.world import Stage
 
@@ -70,8 +72,11 @@ def command(
     with Stage(Repository.here()) as stage:
         if replay is not None:
             is_good = _replay(stage, replay, out)
-        elif mutants:
-            is_good = _plant(stage, scenarios, 60 * minutes, seed, (as_json, as_table), out)
+        elif mutants or mutant:
+            if as_table and (names or mutant):
+                raise click.UsageError("the table has all mutants; don't name some")
+            form = (as_json, as_table)
+            is_good = _plant(stage, scenarios, 60 * minutes, seed, mutant, form, out)
         else:
             results = [
                 _explore(stage, scenario, 60 * minutes, seed, as_json, histories, out)
@@ -97,14 +102,24 @@ def _chosen(names: tuple[str, ...]) -> "list[Scenario]":
 
 def _replay(stage: "Stage", line: str, out: TextIO) -> bool:
     """Run the schedule of a line; whether every guarantee holds in it."""
+    from jobplane.explore.mutants import mutated
+    from jobplane.explore.planted import known_faults, replayed
     from jobplane.explore.report import lines_of
     from jobplane.explore.search import parse, run
 
     try:
-        name, seed, plan = parse(line)
+        name, seed, plan, mutant = parse(line)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     [scenario] = _chosen((name,))
+    for fault in known_faults():
+        if mutant == fault.mutant:
+            plain = line.replace(f" mutant={mutant}", "")
+            is_good, text = replayed(stage.template.repository, fault, plain)
+            click.echo(text, file=out, nl=False)
+            return is_good
+    if mutant:
+        scenario = mutated(scenario, stage, mutant)
     outcome = run(stage, scenario, seed, plan)
     click.echo("\n".join(lines_of(outcome)), file=out)
     return outcome.failure is None
@@ -143,18 +158,20 @@ def _plant(
     scenarios: "list[Scenario]",
     seconds: float,
     seed: int,
+    only: str,
     form: tuple[bool, bool],
     out: TextIO,
 ) -> bool:
     """Explore every mutant; whether each was found, or is implied."""
-    from jobplane.explore.mutants import TABLE_HEAD, tried
+    from jobplane.explore.mutants import tried, write_table
 
     as_json, as_table = form
-    is_good = True
+    verdicts = []
+    for verdict in tried(stage, scenarios, seconds, seed, only):
+        verdicts.append(verdict)
+        click.echo(json.dumps(verdict.document) if as_json else verdict.line, file=out)
+    if only and not verdicts:
+        raise click.UsageError(f"no mutant {only!r} in these scenarios")
     if as_table:
-        click.echo(TABLE_HEAD, file=out)
-    for verdict in tried(stage, scenarios, seconds, seed):
-        line = verdict.row if as_table else verdict.line
-        click.echo(json.dumps(verdict.document) if as_json else line, file=out)
-        is_good &= verdict.is_found or bool(verdict.reason)
-    return is_good
+        write_table(stage.template.repository.root / "docs" / "faults.md", verdicts)
+    return all(verdict.is_good for verdict in verdicts)

@@ -54,10 +54,7 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
     The numbers of the job and of the connection fall with it, if their rows exist.
     """
     one = _unsubscribing(prefix, request_key, connection_id)
-    refused = transact(dynamodb, [*one, _counting(prefix, connection_id)])
-    if refused and refused[0] != _REFUSED:
-        return _drop_one(dynamodb, prefix, request_key, connection_id)
-    return not refused
+    return _end(dynamodb, [*one, _counting(prefix, connection_id)])
 
 
 def drop_subscriptions(
@@ -121,14 +118,15 @@ def _drop_all(dynamodb: Any, prefix: str, connection_id: str, keys: Sequence[str
 
 def _drop_one(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
     """`unsubscribe` for a connection whose row does not exist."""
-    delete, count = _unsubscribing(prefix, request_key, connection_id)
-    refused = transact(dynamodb, [delete, count])
-    if refused and refused[0] == _REFUSED:
-        return False
-    if refused:
-        # The request has expired, so there is no number to update.
-        row = delete["Delete"]
-        dynamodb.delete_item(TableName=row["TableName"], Key=row["Key"])
+    return _end(dynamodb, _unsubscribing(prefix, request_key, connection_id))
+
+
+def _end(dynamodb: Any, writes: Sequence[Row]) -> bool:
+    """Delete a subscription, and update the numbers whose rows exist; whether it existed."""
+    while refused := transact(dynamodb, writes):
+        if refused[0] == _REFUSED:
+            return False
+        writes = [*compress(writes, (reason != _REFUSED for reason in refused))]
     return True
 
 
