@@ -116,19 +116,23 @@ def stretch(port: int) -> Iterator[Stretch]:
 
 @contextmanager
 def between(deployed: Deployed, function: str) -> Iterator[Stretch]:
-    """The proxy between a function and the emulator."""
+    """The proxy between a function and the emulator.
+
+    It stays open, without a fault, until the run ends: a worker that the emulator starts late may
+    still have its address.
+    """
     name, functions = deployed.info["functions"][function], deployed.functions
     before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     state = deployed.stage.read_state()
     assert state is not None
-    with stretch(state.port) as opened:
-        through = {"Variables": before | {"AWS_ENDPOINT_URL": opened.url}}
-        functions.update_function_configuration(FunctionName=name, Environment=through)
-        try:
-            yield opened
-        finally:
-            opened.trouble = ""
-            functions.update_function_configuration(
-                FunctionName=name, Environment={"Variables": before}
-            )
-            deployed.kill_workers(function)
+    opened = Stretch(state.port)
+    through = {"Variables": before | {"AWS_ENDPOINT_URL": opened.url}}
+    functions.update_function_configuration(FunctionName=name, Environment=through)
+    try:
+        yield opened
+    finally:
+        opened.trouble = ""
+        functions.update_function_configuration(
+            FunctionName=name, Environment={"Variables": before}
+        )
+        deployed.kill_workers(function)
