@@ -8,13 +8,14 @@ import pytest
 
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
-from tests.e2e.deployed import Deployed, Receiver, receiver
+from tests.e2e.deployed import Deployed, Receiver, receiver, recorded
 
 
 @pytest.fixture(scope="session")
-def deployed(stage_name: str) -> Deployed:
+def deployed(stage_name: str) -> Iterator[Deployed]:
     """The stage that this run's tests share."""
-    return Deployed(Stage(Repository.here(), stage_name))
+    with recorded(Deployed(Stage(Repository.here(), stage_name))) as there:
+        yield there
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,16 @@ import psutil
 from botocore.config import Config
 from websockets.asyncio.client import ClientConnection, connect
 
+from jobplane.histories.checker import check
+from jobplane.histories.operations import (
+    CLAIMS,
+    REQUESTS,
+    calls_in,
+    operations_of,
+    recording,
+    subject_of,
+)
+from jobplane.stage import recorder
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
@@ -27,6 +37,8 @@ from tests.published import faults_of_ours
 TERMINAL = frozenset({"complete", "error"})
 SIGNING_SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 PATIENCE = 60.0
+# By this name the writes of the tests' own process are in a history.
+MINE = "tests-"
 
 type Message = dict[str, Any]
 
@@ -416,6 +428,30 @@ class Deployed:
             self.set_parameter(self.stage.names.parameter(f"webhooks/{name}"), value)
         # The function remembers what it read for a minute.
         self.kill_workers("deliver-webhook")
+
+
+@contextmanager
+def recorded(deployed: Deployed) -> Iterator[Deployed]:
+    """A stage whose histories of requests and claims must have an explanation in the end.
+
+    Except those of rows that are there already, and of those that this process writes: tests make
+    leases end and clocks differ.
+    """
+    with recording(deployed.stage.directory) as folder:
+        tables = [deployed.info["tables"][name] for name in (REQUESTS, CLAIMS)]
+        scan = deployed.dynamodb.get_paginator("scan").paginate
+        pages = [page for table in tables for page in scan(TableName=table)]
+        there = {subject_of(item) for page in pages for item in page["Items"]}
+        recorder.install(str(folder), MINE, deployed.stage.names.prefix)
+        yield deployed
+        histories = {
+            subject: history
+            for subject, history in operations_of(calls_in(folder)).items()
+            if subject not in there
+            and not any(operation.actor.startswith(MINE) for operation in history)
+        }
+        unexplained = check(histories).unexplained
+    assert not unexplained, "\n".join(map(str, unexplained))
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobplane.bench._claims import CLAIMS
 from jobplane.bench._phases import Outcome, Plan
 from jobplane.bench._remains import check_tables, clear
 from jobplane.bench._usage import Usage
@@ -39,6 +40,13 @@ def outcome(loaded: Loaded) -> Outcome:
 def test_a_load_has_no_faults(outcome: Outcome) -> None:
     """Ledgers and tables agree, and no connection is left."""
     assert outcome.faults == []
+
+
+def test_the_histories_are_recorded_and_explained(outcome: Outcome) -> None:
+    """Each job has an operation that enqueues, takes and ends it, and what its client saw."""
+    assert outcome.history.unexplained == []
+    jobs = sum(entry.is_job for of in outcome.entries.values() for entry in of)
+    assert outcome.history.operations > 5 * jobs + CLAIMS
 
 
 def test_every_request_is_acknowledged_once_and_ends_once(outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
-from tests.e2e.deployed import Deployed
+from tests.e2e.deployed import Deployed, recorded
 from tests.faults.network import Stretch, between
 from tests.faults.running_jobs import assert_heard, ended, jobs
 
@@ -18,8 +18,10 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def deployed(stage_name: str) -> Deployed:
-    return Deployed(Stage(Repository.here(), stage_name))
+def deployed(stage_name: str) -> Iterator[Deployed]:
+    """Its histories have operations without an answer: of killed workers, and of lost answers."""
+    with recorded(Deployed(Stage(Repository.here(), stage_name))) as there:
+        yield there
 
 
 @pytest.fixture

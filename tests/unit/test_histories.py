@@ -169,6 +169,22 @@ def test_a_write_without_an_answer_may_have_happened_later(
     assert named(check(operations_of([begun, taken, before, after]))) == ("Take", "PROCESSING")
 
 
+def test_a_write_that_is_sent_again_may_have_happened_the_first_time(
+    stack: Stack, lease: RequestLease, recording: Recording
+) -> None:
+    """Its repetition finds its own result, and another writer has seen that before."""
+    stored(stack)
+    lease.take(leased("a"), NOW)
+    finish(lease, "a")
+    assert lease.take(leased("b"), NOW + 9) is None
+    begun, taken, ended, seen = recording.calls()
+    row = seen.answer["Item"] if seen.answer else {}
+    refused = {"Error": {"Code": "ConditionalCheckFailedException"}, "Item": row}
+    again = replace(ended, start=seen.start + 1, end=seen.start + 2, answer=refused)
+    calls = [begun, taken, replace(ended, end=None, answer=None), seen, again]
+    assert check(operations_of(calls)).unexplained == []
+
+
 def test_a_call_of_a_killed_process_has_no_answer(
     stack: Stack, lease: RequestLease, recording: Recording
 ) -> None:

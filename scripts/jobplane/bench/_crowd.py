@@ -80,7 +80,8 @@ class Member:
         """Send a request, and wait for its acknowledgment or answer."""
         async with self.gate:
             now = time.monotonic()
-            entry = Entry(new_request_id(time.time()), action, payload, is_job, now, now - due)
+            request_id = new_request_id(time.time())
+            entry = Entry(request_id, action, payload, is_job, now, self.user, now - due)
             self.ledger.entries[entry.id] = entry
             await self._transmit(entry)
         return entry

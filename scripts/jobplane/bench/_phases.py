@@ -5,13 +5,15 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from jobplane.bench._claims import CLAIMS
 from jobplane.bench._crowd import Crowd, Member
 from jobplane.bench._ledger import Entry
 from jobplane.bench._report import Advance, progress
+from jobplane.histories.checker import Verdict
 from jobplane.terminal.console import note
 
 ASSEMBLY_EVERY = 50
@@ -81,15 +83,21 @@ class Outcome:
     resumed: int = 0
     """Requests that a new socket resumed."""
     overlaps: int = 0
+    repeats: int = 0
     looked_up: int = 0
+    history: Verdict = field(default_factory=Verdict)
+    """Of the operations on requests and claims."""
     faults: list[str] = field(default_factory=list)
 
 
 class Load:
-    def __init__(self, plan: Plan, crowd: Crowd, outcome: Outcome) -> None:
+    def __init__(
+        self, plan: Plan, crowd: Crowd, outcome: Outcome, contend: Callable[[Advance], None] | None
+    ) -> None:
         self._plan = plan
         self._crowd = crowd
         self._outcome = outcome
+        self._contend = contend
 
     async def run(self) -> None:
         plan = self._plan
@@ -109,6 +117,9 @@ class Load:
         if plan.soak_minutes:
             with self._phase("soak", int(plan.soak_minutes * 60)) as advance:
                 await self._soak(advance)
+        if self._contend is not None:
+            with self._phase("claims", CLAIMS) as advance:
+                await asyncio.to_thread(self._contend, advance)
         with self._phase("look up", plan.sockets) as advance:
             await self._crowd.each(self._look_up, advance)
         self._gather()
@@ -259,4 +270,5 @@ class Load:
             outcome.errors += member.ledger.errors
             outcome.reconnects += member.reconnects
             outcome.overlaps += member.ledger.overlaps
+            outcome.repeats += member.ledger.repeats
             outcome.faults += member.ledger.faults + member.ledger.missing()

@@ -8,6 +8,7 @@ from jobplane.stage.stages import Stage
 from jobplane_keys import TERMINAL_STATUSES, from_item, owner_key, to_item
 
 SETTLE_SECONDS = 120.0
+TABLES = frozenset({"requests", "connections", "subscriptions", "assemblies", "active-jobs"})
 
 
 def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
@@ -48,7 +49,8 @@ def rows_of(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
         row
         for page in pages
         for row in map(from_item, page["Items"])
-        if row.get("tenant_id") == tenant or str(row.get("request_key", "")).startswith(start)
+        if row.get("tenant_id") == tenant
+        or str(row.get("request_key", row.get("projectUserId", ""))).startswith(start)
     ]
 
 
@@ -57,8 +59,9 @@ def clear(stage: Stage, tenant: str) -> None:
     if state is None:
         return
     client = stage.client("dynamodb")
-    for table in ("requests", "connections", "subscriptions", "assemblies"):
-        name = state.description["tables"][table]
+    names = state.description["tables"]
+    for table in names.keys() & TABLES:
+        name = names[table]
         keys = [
             key["AttributeName"]
             for key in client.describe_table(TableName=name)["Table"]["KeySchema"]

@@ -5,6 +5,7 @@ import resource
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -12,13 +13,16 @@ import click
 import psutil
 from websockets.exceptions import WebSocketException
 
+from jobplane.bench._claims import contend
 from jobplane.bench._crowd import RefusedError, gathered
+from jobplane.bench._histories import check_histories
 from jobplane.bench._ledger import percentiles
 from jobplane.bench._phases import FanOut, Load, Outcome, Plan
 from jobplane.bench._remains import check_tables, clear
 from jobplane.bench._report import Chart, Report, Table, reported
 from jobplane.bench._usage import Growth, Shares, Usage, sampled
 from jobplane.deploy.local_stage import down, up
+from jobplane.histories.operations import recording
 from jobplane.stage import emulator
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
@@ -84,8 +88,9 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     """Put a load of many sockets on a local stage: latencies, processor time, memory.
 
     Checks that every request is acknowledged once and ends once for its socket, that its messages
-    come in the order of `seq`, that no user receives another user's messages, and that the tables
-    agree. The exit code is 1 if a check fails.
+    come in the order of `seq`, that no user receives another user's messages, that the tables
+    agree, and that the specifications explain the histories of requests and claims. The exit code
+    is 1 if a check fails.
     """
     repository = Repository.here()
     repository.require("`jobplane bench load`", *FUNCTIONS)
@@ -135,10 +140,12 @@ def run(stage: Stage, plan: Plan, tenant: str) -> tuple[Outcome, Usage]:
     require_loopback(state.description)
     _check_emulator(state.pid, plan.sockets)
     outcome = Outcome(plan)
-    with sampled(state.pid) as usage:
-        asyncio.run(_bounded(stage, state.description["websocket_url"], tenant, outcome))
-        note("load: all sockets are closed, checking the tables")
+    with recording(stage.directory) as folder, sampled(state.pid) as usage:
+        asyncio.run(_bounded(stage, state.description, tenant, outcome))
+        note("load: all sockets are closed, checking the tables and the histories")
         check_tables(stage, tenant, outcome)
+        check_histories(folder, tenant, outcome)
+    note(f"load: histories: {outcome.history.line}")
     return outcome, usage
 
 
@@ -161,9 +168,10 @@ def _check_emulator(pid: int, sockets: int) -> None:
         )
 
 
-async def _bounded(stage: Stage, url: str, tenant: str, outcome: Outcome) -> None:
-    plan, secret = outcome.plan, jwt_secret(stage)
+async def _bounded(stage: Stage, there: Mapping[str, Any], tenant: str, outcome: Outcome) -> None:
+    plan, secret, url = outcome.plan, jwt_secret(stage), there["websocket_url"]
     lifetime = int(plan.longest) + 600
+    claim = there["functions"].get("claim")
 
     def url_of(user: str) -> str:
         token = mint(secret, user=user, tenant=tenant, permissions=["tenant:read"], ttl=lifetime)
@@ -173,7 +181,8 @@ async def _bounded(stage: Stage, url: str, tenant: str, outcome: Outcome) -> Non
     limit = asyncio.timeout(plan.longest)
     try:
         async with limit, gathered(users, url_of, plan.at_once) as crowd:
-            await Load(plan, crowd, outcome).run()
+            contending = partial(contend, stage, claim, tenant) if claim else None
+            await Load(plan, crowd, outcome, contending).run()
     except (ExceptionGroup, OSError, WebSocketException, RefusedError) as failure:
         if limit.expired():
             text = f"the load did not end within {plan.longest:.0f} seconds"
@@ -202,7 +211,13 @@ def report(outcome: Outcome, usage: Usage) -> Report:
         "reconnects": outcome.reconnects,
         "resumed": outcome.resumed,
         "overlaps": outcome.overlaps,
+        "repeats": outcome.repeats,
         "looked_up": outcome.looked_up,
+        "histories": {
+            "operations": outcome.history.operations,
+            "indeterminate": outcome.history.indeterminate,
+            "unexplained": len(outcome.history.unexplained),
+        },
         "cores": {
             name: asdict(of) | {"bottleneck": _bottleneck(outcome, name, of)}
             for name, of in shares.items()
@@ -274,8 +289,9 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.faults:
         return f"{len(outcome.faults)} faults."
     return (
-        f"{outcome.looked_up} look-ups and all rows agree; no message was lost, repeated or out "
-        f"of order."
+        f"{outcome.looked_up} look-ups and all rows agree; no message was lost or out of "
+        f"order, {outcome.repeats} came twice. Histories of requests and claims: "
+        f"{outcome.history.line}."
     )
 
 

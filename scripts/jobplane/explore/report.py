@@ -18,6 +18,22 @@ def line_of(report: Report) -> str:
     )
 
 
+TABLE_HEAD = (
+    "| scenario | schedules | all deviations up to | states | steps | faults | findings |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def row_of(report: Report) -> str:
+    """The result of one scenario as a row of the table in docs/faults.md."""
+    found = f"{report.found.kind} by `{report.found.line}`" if report.found else "none"
+    cells = (
+        report.scenario, f"{report.schedules:,}", f"{report.complete}", f"{len(report.states):,}",
+        f"{report.steps:,}", f"{report.faults:,}", found,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
 def document_of(report: Report) -> dict[str, Any]:
     """The result of one scenario as JSON."""
     found = report.found

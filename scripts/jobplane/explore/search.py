@@ -7,11 +7,12 @@ the oldest that can go on.
 """
 
 import contextlib
+import itertools
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ DEVIATION = re.compile(r"([^\s>!]+@\d+)([>!])(\S+)")
 NUMBERS = re.compile(r"\d+")
 # Of a sampled schedule.
 MOST_DEVIATIONS = 8
+# Of one scenario of several.
+TURN_SECONDS = 20.0
 
 type Deviation = tuple[str, str]
 """A moment, and the choice at it: `>task` or a fault."""
@@ -194,13 +197,20 @@ class Report:
 
     scenario: str
     schedules: int = 0
-    states: set[int] = field(default_factory=set)
+    states: Collection[int] = ()
+    steps: int = 0
+    """Moments of all schedules."""
+    faults: int = 0
+    """Faults that have met a call."""
     seconds: float = 0.0
     complete: int = 0
     """Up to so many deviations, all schedules were run."""
     longest: int = 0
     found: Outcome | None = None
     found_after: float = 0.0
+
+
+type Note = Callable[[Outcome], None]
 
 
 def explore(
@@ -210,60 +220,86 @@ def explore(
     seed: int = 0,
     seconds: float = 60.0,
     schedules: int | None = None,
-    note: Callable[[Outcome], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Report:
     """Look for a schedule that breaks a guarantee, and shrink the first one that does.
 
     `note` is given the outcome of each schedule.
     """
-    report, began = Report(scenario.name), time.monotonic()
-
-    def is_over() -> bool:
-        return time.monotonic() - began > seconds or (
-            schedules is not None and report.schedules >= schedules
-        )
-
-    for outcome in _all(stage, scenario, seed, report, is_over):
-        report.schedules += 1
-        note(outcome)
-        report.longest = max(report.longest, outcome.calls)
-        if outcome.failure is not None:
-            report.found_after = time.monotonic() - began
-            report.found = shrink(stage, scenario, outcome)
-            break
-    report.seconds = time.monotonic() - began
-    return report
+    search = Search(stage, scenario, seed, note)
+    search.go_on(seconds, schedules)
+    return search.report
 
 
-def _all(
-    stage: Stage, scenario: Scenario, seed: int, report: Report, is_over: Callable[[], bool]
-) -> Iterator[Outcome]:
+def explore_in_turns(
+    stage: Stage, scenarios: Sequence[Scenario], *, seed: int = 0, seconds: float, note: Note
+) -> list[Report]:
+    """Like `explore`, for several scenarios that have the time in equal parts, in turns."""
+    searches = [Search(stage, scenario, seed, note) for scenario in scenarios]
+    end = time.monotonic() + seconds
+    while going := [search for search in searches if not search.is_over]:
+        for search in going:
+            if (left := end - time.monotonic()) <= 0:
+                return [search.report for search in searches]
+            search.go_on(min(left, TURN_SECONDS))
+    return [search.report for search in searches]
+
+
+class Search:
+    """An exploration that can be continued."""
+
+    def __init__(self, stage: Stage, scenario: Scenario, seed: int, note: Note) -> None:
+        self.report = Report(scenario.name)
+        self._stage = stage
+        self._scenario = scenario
+        self._note = note
+        self._outcomes = _all(stage, scenario, seed, self.report)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has found something."""
+        return self.report.found is not None
+
+    def go_on(self, seconds: float, schedules: int | None = None) -> None:
+        """Run more schedules, until one breaks a guarantee."""
+        report, began, before = self.report, time.monotonic(), self.report.seconds
+        while time.monotonic() - began <= seconds and report.schedules != schedules:
+            outcome = next(self._outcomes)
+            report.schedules += 1
+            report.steps += outcome.calls
+            report.faults += sum(choice[0] != ">" for _, choice in outcome.plan)
+            report.longest = max(report.longest, outcome.calls)
+            self._note(outcome)
+            if outcome.failure is not None:
+                report.found_after = before + time.monotonic() - began
+                report.found = shrink(self._stage, self._scenario, outcome)
+                break
+        report.seconds = before + time.monotonic() - began
+
+
+def _all(stage: Stage, scenario: Scenario, seed: int, report: Report) -> Iterator[Outcome]:
     chance = random.Random(f"{seed}/{scenario.name}")
     known: dict[int, int] = {}
+    report.states = known.keys()
     level: list[Plan] = [()]
     kinds: dict[Plan, str] = {(): ""}
     usual = 1
     for depth in range(scenario.bound + 1):
         following: list[Plan] = []
         for plan in level:
-            if is_over():
-                return
             outcome = run(stage, scenario, 0, plan, with_states=True)
             yield outcome
             usual = max(1, len(outcome.moments))
             for kind, deviating in _deviations(outcome, plan, scenario.bound - depth, known):
                 following.append(deviating)
                 kinds[deviating] = f"{kinds[plan]} {kind}"
-        report.states = set(known)
         report.complete = depth
         # A level that can't be finished has at least one schedule of each kind.
         chance.shuffle(following)
         level = _varied(following, kinds)
         if not level:
             break
-    number = 0
-    while not is_over():
-        number += 1
+    for number in itertools.count(1):
         yield run(stage, scenario, seed + number, (), _sampled(chance, usual))
 
 

@@ -44,7 +44,7 @@ class Unexplained:
         for operation, state in [*table, (self.culprit, said_state)]:
             yield (
                 f"  {operation.start - began:9.3f} {operation.end - began:9.3f} s"
-                f"  {operation.actor:24.24}  {operation.action:14} {operation.outcome:8} {state}"
+                f"  {operation.actor:36.36}  {operation.action:14} {operation.outcome:8} {state}"
             )
 
 

@@ -6,14 +6,17 @@ What a call does is read from its change alone, since its condition is what a hi
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from jobplane_keys import from_item, request_key
 
 type Row = dict[str, Any]
 
+FOLDER = "history"
 REQUESTS, CLAIMS = "requests", "active-jobs"
 DONE, REFUSED, UNKNOWN = "done", "refused", "unknown"
 OUTSIDE = "Outside"
@@ -69,6 +72,19 @@ class Call:
     """Whether botocore sent it again, so that it may also have happened before."""
 
 
+@contextmanager
+def recording(directory: Path) -> Iterator[Path]:
+    """Let the workers of the stage with this directory record; the folder with what they note."""
+    folder = directory / FOLDER
+    is_mine = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if is_mine:
+            rmtree(folder, ignore_errors=True)
+
+
 def calls_in(folder: Path) -> list[Call]:
     """The calls that jobplane.stage.recorder has noted below a folder."""
     return [call for path in sorted(folder.glob("*.jsonl")) for call in _calls_of(path)]
@@ -99,7 +115,23 @@ def operations_of(calls: Iterable[Call]) -> dict[str, list[Operation]]:
     for call in calls:
         for operation in _read(call):
             found.setdefault(operation.subject, []).append(operation)
-    return found
+    return {subject: _as_sent(operations) for subject, operations in found.items()}
+
+
+def _as_sent(operations: list[Operation]) -> list[Operation]:
+    """Operations with the times since which they may have happened.
+
+    A write that found its own result may have made it when it was first sent.
+    """
+    first: dict[str, float] = {}
+    for one in sorted(operations, key=lambda operation: operation.start):
+        first.setdefault(one.given.get("write_id") or "", one.start)
+    return [
+        replace(one, start=first[one.given["write_id"]])
+        if one.outcome == DONE and one.row is None and one.given.get("write_id")
+        else one
+        for one in operations
+    ]
 
 
 def _read(call: Call) -> Iterator[Operation]:
@@ -111,17 +143,16 @@ def _read(call: Call) -> Iterator[Operation]:
         of_claims = bool(table[1])
         if not of_claims and not str(part.get("TableName", "")).endswith(f"-{REQUESTS}"):
             continue
-        key = from_item(part.get("Key") or {n: part["Item"][n] for n in _keys(of_claims)})
-        if of_claims:
-            subject = f"{CLAIMS} {key['projectUserId']}"
-        else:
-            subject = f"{REQUESTS} {request_key(key['owner'], key['request_id'])}"
+        subject = subject_of(part.get("Key") or part["Item"])
         if named := _effect(kind, part, of_claims):
             yield from _outcomes(call, number, subject, *named)
 
 
-def _keys(of_claims: bool) -> tuple[str, ...]:
-    return ("projectUserId",) if of_claims else ("owner", "request_id")
+def subject_of(item: Mapping[str, Any]) -> str:
+    """The request or the workspace of a row, or of its key, in DynamoDB's typed form."""
+    if "projectUserId" in item:
+        return f"{CLAIMS} {item['projectUserId']['S']}"
+    return f"{REQUESTS} {request_key(item['owner']['S'], item['request_id']['S'])}"
 
 
 def _outcomes(
@@ -166,7 +197,7 @@ def state_part(item: Mapping[str, Any]) -> Row:
 def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, Row] | None:
     """The action of a write and what it was given; None for one that changes no state."""
     change, given = part.get("UpdateExpression", ""), _values(part)
-    if kind == "PutItem" and not of_claims:
+    if kind == "PutItem" and not of_claims and "now" in given:
         row = state_part(part["Item"])
         return "Enqueue", {**given, "set": row, "write_id": row.get("write_id")}
     if kind == "ConditionCheck":

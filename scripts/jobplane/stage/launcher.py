@@ -47,6 +47,8 @@ modules of its own folder that need nothing else.
 22. Everything that an invocation has written is in its log. MiniStack stops reading when nothing
     has come for five milliseconds: on a busy machine, lines appear with the next invocation, and
     those of an invocation that failed do not appear at all.
+24. A worker notes its writes to requests and claims in the stage's folder `history`, if that
+    exists, for jobplane.histories.
 
 Called with the stage's name, which identifies it in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -117,6 +119,8 @@ SQS_ERRORS = {
 # The line that a worker writes after those of an invocation.
 END_OF_LOG = "\x1e"
 LOG_PATIENCE = 10
+RECORDER = str(Path(__file__).with_name("recorder.py"))
+HISTORY = str(Path.cwd() / "history")
 IN_WORKER_SCRIPT = (
     ('"error": str(e), "trace"', '"error": str(e), "error_class": type(e).__name__, "trace"'),
     ('type("Context", (), {', '__import__("types").SimpleNamespace(**{'),
@@ -126,6 +130,12 @@ IN_WORKER_SCRIPT = (
         "        _real_stdout.flush()\n\nrun()",
         f"        print({END_OF_LOG!r}, file=sys.__stderr__, flush=True)\n"
         "        _real_stdout.flush()\n\nrun()",
+    ),
+    (
+        "    _ms_install_invoke_depth()\n    try:",
+        "    _ms_install_invoke_depth()\n    _recorder = {}\n"
+        f"    exec(open({RECORDER!r}).read(), _recorder)\n"
+        f"    _recorder['install']({HISTORY!r}, init.get('function_name', ''))\n    try:",
     ),
 )
 """What stands in it once, and what is to stand there."""

@@ -1,9 +1,9 @@
 """Records the writes to the rows of requests and claims, as jobplane.histories reads them.
 
 Runs in the emulator's workers too, before a function's module is imported: it needs the standard
-library and botocore. A call has a line before it, and one with its answer after it, in a file of
-the process below `folder`; without that folder nothing is recorded. A process that ends in
-between leaves a call without an answer.
+library, and records nothing without botocore. A call has a line before it, and one with its answer
+after it, in a file of the process below `folder`; without that folder nothing is recorded. A
+process that ends in between leaves a call without an answer.
 """
 
 import itertools
@@ -18,16 +18,22 @@ TABLES = ("-requests", "-active-jobs")
 MOST_CHARACTERS = 4096
 
 
-def install(folder: str, actor: str) -> None:
-    """Record the calls of this process's clients from now on, under this name."""
-    from botocore import client, exceptions
+def install(folder: str, actor: str, prefix: str = "") -> None:
+    """Record the calls of this process's clients from now on, under this name.
+
+    `prefix`: only those of tables whose names begin with it.
+    """
+    try:
+        from botocore import client, exceptions
+    except ImportError:
+        return  # a function without clients
 
     kind: Any = client.BaseClient
     plain = kind._make_api_call
     numbers = itertools.count()
 
     def call(self: Any, operation: str, parameters: Any) -> Any:
-        if operation not in WRITES or not os.path.isdir(folder) or not _is_kept(parameters):  # noqa: PTH112 - a cold start without pathlib
+        if operation not in WRITES or not os.path.isdir(folder) or not _is_kept(parameters, prefix):  # noqa: PTH112 - a cold start without pathlib
             return plain(self, operation, parameters)
         number = next(numbers)
 
@@ -47,9 +53,10 @@ def install(folder: str, actor: str) -> None:
     kind._make_api_call = call
 
 
-def _is_kept(parameters: Any) -> bool:
+def _is_kept(parameters: Any, prefix: str) -> bool:
     items = [part for entry in parameters.get("TransactItems", ()) for part in entry.values()]
-    return any(str(part.get("TableName", "")).endswith(TABLES) for part in [parameters, *items])
+    names = [str(part.get("TableName", "")) for part in [parameters, *items]]
+    return any(name.endswith(TABLES) and name.startswith(prefix) for name in names)
 
 
 def _append(path: str, number: int, entry: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import click
 from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
-    from jobplane.explore.search import Scenario
+    from jobplane.explore.search import Note, Outcome, Scenario
     from jobplane.explore.world import Stage
 
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Examples:
   jobplane explore                      # every scenario, a minute each
   jobplane explore cancel --minutes 10
+  jobplane explore --all --minutes 60
   jobplane explore --mutants --minutes 0.5
   jobplane explore --replay 'cancel seed=0 cancel@4!fail'"""
 )
@@ -31,6 +32,12 @@ Examples:
     help="The longest time for a scenario.",
 )
 @click.option("--replay", metavar="LINE", help="Run one schedule, and print it.")
+@click.option(
+    "--all",
+    "in_turns",
+    is_flag=True,
+    help="Explore the scenarios in turns, --minutes altogether, and print a table.",
+)
 @click.option("--mutants", is_flag=True, help="Plant faults, and print which ones are found.")
 @click.option("--mutant", metavar="NAME", default="", help="Plant only this one.")
 @click.option(
@@ -47,6 +54,7 @@ def command(
     seed: int,
     minutes: float,
     replay: str | None,
+    in_turns: bool,
     mutants: bool,
     mutant: str,
     histories: TextIO | None,
@@ -77,6 +85,8 @@ def command(
                 raise click.UsageError("the table has all mutants; don't name some")
             form = (as_json, as_table)
             is_good = _plant(stage, scenarios, 60 * minutes, seed, mutant, form, out)
+        elif in_turns:
+            is_good = _explore_all(stage, scenarios, 60 * minutes, seed, histories, out)
         else:
             results = [
                 _explore(stage, scenario, 60 * minutes, seed, as_json, histories, out)
@@ -135,15 +145,10 @@ def _explore(
     out: TextIO,
 ) -> bool:
     """Explore a scenario; whether nothing was found."""
-    from jobplane.explore.report import document_of, histories_of, line_of, lines_of
-    from jobplane.explore.search import Outcome, explore
+    from jobplane.explore.report import document_of, line_of, lines_of
+    from jobplane.explore.search import explore
 
-    def note(outcome: Outcome) -> None:
-        if histories is not None:
-            found = {"line": outcome.line, "histories": histories_of(outcome)}
-            click.echo(json.dumps(found, default=sorted), file=histories)
-
-    report = explore(stage, scenario, seed=seed, seconds=seconds, note=note)
+    report = explore(stage, scenario, seed=seed, seconds=seconds, note=_writer(histories))
     if as_json:
         click.echo(json.dumps(document_of(report)), file=out)
         return report.found is None
@@ -151,6 +156,39 @@ def _explore(
     if report.found is not None:
         click.echo("\n".join(lines_of(report.found)), file=out)
     return report.found is None
+
+
+def _writer(histories: TextIO | None) -> "Note":
+    """Writes the histories of each schedule to a file, if there is one."""
+    from jobplane.explore.report import histories_of
+
+    def note(outcome: "Outcome") -> None:
+        if histories is not None:
+            found = {"line": outcome.line, "histories": histories_of(outcome)}
+            click.echo(json.dumps(found, default=sorted), file=histories)
+
+    return note
+
+
+def _explore_all(
+    stage: "Stage",
+    scenarios: "list[Scenario]",
+    seconds: float,
+    seed: int,
+    histories: TextIO | None,
+    out: TextIO,
+) -> bool:
+    """Explore scenarios in turns; whether nothing was found."""
+    from jobplane.explore.report import TABLE_HEAD, lines_of, row_of
+    from jobplane.explore.search import explore_in_turns
+
+    note = _writer(histories)
+    reports = explore_in_turns(stage, scenarios, seed=seed, seconds=seconds, note=note)
+    click.echo("\n".join([TABLE_HEAD, *map(row_of, reports)]), file=out)
+    found = [report.found for report in reports if report.found is not None]
+    for outcome in found:
+        click.echo("\n".join(lines_of(outcome)), file=out)
+    return not found
 
 
 def _plant(
