@@ -40,7 +40,7 @@ def test_histories_have_each_action_and_some_without_an_answer(explored: Stage) 
         seen.update((one.action, one.outcome) for history in histories for one in history)
 
     for name in ("cancel", "leave", "lanes", "join", "sweep", "worker", "follow-up"):
-        explore(explored, SCENARIOS[name], seconds=1e9, schedules=2 * SCHEDULES, note=note)
+        explore(explored, SCENARIOS[name], seconds=1e9, schedules=SCHEDULES, note=note)
     assert {action for action, _ in seen} >= {*OF_REQUESTS, *OF_CLAIMS} - RARE
     assert {outcome for _, outcome in seen} == {"done", "refused", "unknown"}
 
