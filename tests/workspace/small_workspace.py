@@ -136,6 +136,9 @@ class Small:
         (self.root / "pyproject.toml").write_text(
             ROOT.format(sources=sources, indexes=self.indexes, settings=self.settings)
         )
+        self.update_lock()
+
+    def update_lock(self) -> None:
         done = subprocess.run(
             [uv_command(), "lock", "--quiet", "--python", sys.executable],
             cwd=self.root, env=uv_environment(), capture_output=True, text=True, check=False,

@@ -35,6 +35,10 @@ class Function:
     directory: Path
 
     @property
+    def folder(self) -> str:
+        return f"functions/{self.name}"
+
+    @property
     def module(self) -> str:
         return self.name.replace("-", "_")
 
@@ -59,6 +63,15 @@ class Function:
         config: dict[str, Any] = read_yaml(self.config_path)
         return config
 
+    @property
+    def statements(self) -> list[Any]:
+        found: list[Any] = self.config.get("iamRoleStatements") or []
+        return found
+
+    @property
+    def statements_in(self) -> str:
+        return f"iamRoleStatements of {self.folder}/function.yml"
+
     def deployed_name(self, stage: str) -> str:
         return Repository(self.directory.parents[1]).names(stage).of(self.name)
 
@@ -68,6 +81,10 @@ class Function:
         project = tomllib.loads((self.directory / "pyproject.toml").read_text(encoding="utf-8"))
         settings: dict[str, Any] = project.get("tool", {}).get("jobplane", {})
         return settings
+
+    @property
+    def settings_in(self) -> str:
+        return "tool.jobplane"
 
     @property
     def routes_path(self) -> Path:
@@ -111,6 +128,10 @@ class Repository:
     @property
     def dist(self) -> Path:
         return self.root / "dist"
+
+    @property
+    def manifest(self) -> Path:
+        return self.dist / "manifest.json"
 
     @property
     def scratch(self) -> Path:

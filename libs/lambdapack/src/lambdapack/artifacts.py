@@ -4,9 +4,11 @@ The same inputs give the same bytes: fixed order, dates, modes and compression, 
 machine or its folders. Artifacts whose inputs have not changed are not built again.
 """
 
+import ast
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
 import shutil
@@ -15,13 +17,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
-import click
-
 from lambdapack import resolving
+from lambdapack.errors import BuildError
 from lambdapack.locks import exclusive
 from lambdapack.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
 from lambdapack.thinning import bytecode, methods, sdk, slimming
@@ -31,6 +32,8 @@ from lambdapack.workspace import Function, Workspace
 
 LOG = logging.getLogger("lambdapack")
 
+# A variable that has the effect of `thin=False`, also on a build that another program starts.
+NO_THIN = "LAMBDAPACK_NO_THIN"
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 COMPRESSION_LEVEL = 6
 # wrapt, which the X-Ray SDK uses, also has a Python version of its C extension.
@@ -41,6 +44,9 @@ RUNTIME_SDK = frozenset(
 
 # The top-level modules of these.
 RUNTIME_MODULES = (RUNTIME_SDK - {"python-dateutil"}) | {"dateutil"}
+
+HANDLERS = frozenset({"handler", "lambda_handler"})
+"""Names by which the module of a handler is found."""
 
 HELPERS = frozenset({methods.MODULE, slimming.HELPER.stem})
 """Modules that a build adds to an artifact."""
@@ -58,6 +64,8 @@ class Settings:
 
     arch: str
     sdk: str = "cut"
+    thin: bool = field(default_factory=lambda: not os.environ.get(NO_THIN))
+    """Whether artifacts are made smaller and faster to start; else files ship as installed."""
 
     @classmethod
     def local(cls) -> "Settings":
@@ -80,6 +88,9 @@ class Artifact:
     inputs: str
     arch: str
     sdk: str
+    thin: bool = True
+    handlers: tuple[str, ...] = ()
+    """The modules with its handler."""
     is_checked: bool = False
     """Whether its imports were checked against its own files."""
     built: bool = False
@@ -101,6 +112,9 @@ class Draft:
     """The files of each distribution, by its `.dist-info`."""
     missing: tuple[str, ...]
     """Messages about unresolved imports, with the remedy."""
+    handlers: tuple[str, ...]
+    """The handler's modules."""
+    thin: bool
 
     @property
     def fresh(self) -> frozenset[Module]:
@@ -112,11 +126,10 @@ class Draft:
         def bytecode_of(modules: frozenset[Module]) -> Contents:
             return {cached(module[0]): self._sealed(module, compiled) for module in modules}
 
-        contents = (
-            _sourceless(self.others | bytecode_of(self.changed))
-            | self.own
-            | bytecode_of(self.written)
-        )
+        others = self.others | bytecode_of(self.changed)
+        if self.thin:
+            others = _sourceless(others)
+        contents = others | self.own | bytecode_of(self.written)
         return contents | {
             f"{info}/RECORD": _record(info, files, contents) for info, files in self.records.items()
         }
@@ -134,7 +147,7 @@ class Builder:
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self.workspace = workspace
         self.settings = settings
-        self.wheels = WheelStore(workspace, settings.arch)
+        self.wheels = WheelStore(workspace, settings.arch, thin=settings.thin)
 
     def build(self, functions: Iterable[Function], *, is_checked: bool = True) -> list[Artifact]:
         """Bring the artifacts up to date and write the manifest.
@@ -183,7 +196,7 @@ class Builder:
             known = {function.name for function in self.workspace.functions()}
             gone = [name for name in manifest if name not in known]
             for name in gone:
-                (self.workspace.dist / f"{name}.zip").unlink(missing_ok=True)
+                (self.workspace.root / manifest[name].zip).unlink(missing_ok=True)
                 del manifest[name]
             if stale or gone:
                 write_manifest(self.workspace, manifest)
@@ -195,7 +208,7 @@ class Builder:
             PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
             closure.locked,
             {name: lib_digest(self.workspace, folder) for name, folder in closure.libs.items()},
-            asdict(sdk.Grants.of(function)),
+            asdict(sdk.Grants.of(function)), function.module,
             [
                 (name, bool(path.stat().st_mode & 0o100), _sha256(path.read_bytes()))
                 for name, path in function.shipped_files().items()
@@ -207,7 +220,7 @@ class Builder:
         self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
         try:
             everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
-        except click.ClickException:  # another function's: reported when that one is built
+        except BuildError:  # another function's: reported when that one is built
             return
         prune(
             self.wheels,
@@ -232,7 +245,7 @@ class Builder:
     ) -> Artifact:
         contents = draft.finished(compiled)
         target = self.workspace.dist / f"{function.name}.zip"
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".zip.partial")
         unpacked = write_zip(partial, contents)
         partial.replace(target)
@@ -243,7 +256,7 @@ class Builder:
         }
         return Artifact(
             name=function.name,
-            zip=target.relative_to(self.workspace.root).as_posix(),
+            zip=_inside(self.workspace.root, target),
             digest=_sha256(archive),
             size=len(archive),
             unpacked_size=unpacked,
@@ -252,6 +265,8 @@ class Builder:
             inputs=inputs,
             arch=self.settings.arch,
             sdk=self.settings.sdk,
+            thin=self.settings.thin,
+            handlers=draft.handlers,
             is_checked=not draft.missing,
             built=True,
         )
@@ -260,7 +275,10 @@ class Builder:
         shipped = self._shipped(closure)
         folders = {each.name: self.wheels.folder(each) for each in shipped}
         contents = self._files(function, folders)
-        written: Contents = {slimming.HELPER.name: slimming.HELPER, **function.shipped_files()}
+        thin = self.settings.thin
+        written: Contents = dict(function.shipped_files())
+        if thin:
+            written = {slimming.HELPER.name: slimming.HELPER, **written}
         libs = [each.name for each in shipped if each.folder is not None]
         records = {
             path.parts[0]: list(files)
@@ -274,25 +292,40 @@ class Builder:
             for name, body in files.items()
             if isinstance(body, bytes)
         }
-        changed |= slimming.cut({**contents, function.name: written})
+        if thin:
+            changed |= slimming.cut({**contents, function.name: written})
         others, own = _joined(function, contents, libs, written)
-        try:
-            begun = slimming.begun_cold(function.source.read_bytes())
-        except (SyntaxError, ValueError) as error:
-            raise UnreadableSourceError.of(self.workspace, function.source, error) from error
-        made: Contents = {
-            f"{methods.MODULE}.py": methods.compiled(
+        sources = self._sources(function, contents.get(function.member, {}))
+        handlers = _handlers(function, sources)
+        begun: Contents = {}
+        made: Contents = {}
+        if thin:
+            begun = {path: slimming.begun_cold(sources[path]) for path in handlers}
+            made[f"{methods.MODULE}.py"] = methods.compiled(
                 others | own, has_plugins=_has_entry_points(folders.values(), "pydantic")
             ).encode()
-        }
         return Draft(
             others | made,
             own,
             _modules(changed | made),
-            _modules({**written, function.source.name: begun}),
+            _modules({**written, **begun}),
             records,
-            tuple(self._missing(function, folders, {*others, *own})),
+            tuple(self._missing(function, folders, sources, handlers, {*others, *own})),
+            tuple(map(_module_of, handlers)),
+            thin,
         )
+
+    def _sources(self, function: Function, of_its_wheel: Contents) -> dict[str, bytes]:
+        """The member's own modules, by name in the artifact."""
+        found = {name: _bytes(body) for name, body in of_its_wheel.items() if name.endswith(".py")}
+        for name, path in function.shipped_files().items():
+            if name.endswith(".py"):
+                found[name] = path.read_bytes()
+                try:
+                    ast.parse(found[name])
+                except (SyntaxError, ValueError) as error:
+                    raise UnreadableSourceError.of(self.workspace, path, error) from error
+        return found
 
     def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
         """The files that each distribution ships."""
@@ -300,23 +333,30 @@ class Builder:
         found: dict[str, Contents] = {}
         for name, folder in folders.items():
             files = _files_of(folder)
-            if self.settings.sdk == "cut" and name == "botocore":
-                files = sdk.cut_botocore(folder, grants)
-            elif self.settings.sdk == "cut" and name == "boto3" and "botocore" in folders:
-                services = grants.services(_service_folders(folders["botocore"]))
-                files = sdk.cut_boto3(folder, grants, services)
-            found[name] = {
-                path: body
-                for path, body in files.items()
-                if not STRIPPED_EXTENSIONS.fullmatch(path)
-            }
-            found[name].pop(resolving.NOTES, None)
-        if "certifi" in folders and "botocore" in found:
+            if self.settings.thin:
+                if self.settings.sdk == "cut" and name == "botocore":
+                    files = sdk.cut_botocore(folder, grants)
+                elif self.settings.sdk == "cut" and name == "boto3" and "botocore" in folders:
+                    services = grants.services(_service_folders(folders["botocore"]))
+                    files = sdk.cut_boto3(folder, grants, services)
+                files = {
+                    path: body
+                    for path, body in files.items()
+                    if not STRIPPED_EXTENSIONS.fullmatch(path)
+                }
+            files.pop(resolving.NOTES, None)
+            found[name] = files
+        if self.settings.thin and "certifi" in folders and "botocore" in found:
             found["botocore"].pop("botocore/cacert.pem", None)  # it asks for certifi's first
         return found
 
     def _missing(
-        self, function: Function, folders: Mapping[str, Path], files: set[str]
+        self,
+        function: Function,
+        folders: Mapping[str, Path],
+        sources: Mapping[str, bytes],
+        handlers: list[str],
+        files: set[str],
     ) -> Iterator[str]:
         """A message for each unresolved import of the artifact."""
         imports: dict[str, resolving.Imports] = {}
@@ -325,27 +365,22 @@ class Builder:
             found = resolving.noted(folder)
             imports |= found
             owners |= dict.fromkeys(found, name)
-        for name, path in function.shipped_files().items():
-            if name.endswith(".py"):
-                module, is_package = resolving.module_name(PurePosixPath(name))
-                source = path.read_bytes()
-                try:
-                    imports[module] = resolving.imports_of(
-                        source, module, is_package=is_package, lazy=True
-                    )
-                except (SyntaxError, ValueError) as error:
-                    raise UnreadableSourceError.of(self.workspace, path, error) from error
-                if "botocore" in folders:
-                    yield from _clients_without_service(function, name, source, files)
+        for name, source in sources.items():
+            module, is_package = resolving.module_name(PurePosixPath(name))
+            imports[module] = resolving.imports_of(source, module, is_package=is_package, lazy=True)
+            if "botocore" in folders:
+                yield from _clients_without_service(function, name, source, files)
         given = RUNTIME_MODULES if self.settings.sdk == "runtime" else frozenset()
         expected = {*given, *function.settings.get("missing-imports", ())}
-        for each in resolving.unresolved(function.module, files, imports, expected):
+        starts = list(map(_module_of, handlers or sources))
+        for each in resolving.unresolved(starts, files, imports, expected):
             owner = owners.get(each.by)
             yield (
                 f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
                 f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
-                f"the distribution with it to functions/{function.name}/pyproject.toml (or "
-                "its name to tool.jobplane.missing-imports there, if it is never imported)"
+                f"the distribution with it to {_project_of(function)} (or "
+                f"its name to {function.settings_in}.missing-imports there, if it is never "
+                "imported)"
             )
 
 
@@ -356,10 +391,51 @@ def _clients_without_service(
         if not any(file.startswith(f"botocore/data/{service}/") for file in files):
             yield (
                 f"{function.name}: {name}:{line} makes a client of {service!r}, which the artifact "
-                "does not contain: grant the actions that it calls in iamRoleStatements of "
-                f"functions/{function.name}/function.yml, or name {service!r} in tool.jobplane.sdk "
-                f"of functions/{function.name}/pyproject.toml if another role allows it"
+                f"does not contain: grant the actions that it calls in {function.statements_in}, "
+                f"or name {service!r} in {function.settings_in}.sdk of {_project_of(function)} if "
+                "another role allows it"
             )
+
+
+def _project_of(function: Function) -> str:
+    return (PurePosixPath(function.folder) / "pyproject.toml").as_posix()
+
+
+def _module_of(path: str) -> str:
+    return resolving.module_name(PurePosixPath(path))[0]
+
+
+def _handlers(function: Function, sources: Mapping[str, bytes]) -> list[str]:
+    """The files of the handler's modules: the named one, or those that define a handler.
+
+    Raises:
+        UnbuildableError: the member has no module with the name.
+    """
+    if function.module is None:
+        return sorted(path for path, source in sources.items() if defined(source) & HANDLERS)
+    found = [path for path in sources if _module_of(path) == function.module]
+    if not found:
+        raise UnbuildableError(
+            f"{function.name}: there is no module {function.module!r}; its modules are "
+            f"{', '.join(sorted(map(_module_of, sources))) or 'none'}"
+        )
+    return found
+
+
+def defined(source: bytes) -> set[str]:
+    """The names that a module binds at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {each.id for each in targets if isinstance(each, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+            case ast.ImportFrom(names=names) | ast.Import(names=names):
+                found |= {each.asname or each.name for each in names}
+    return found
 
 
 def _joined(
@@ -373,16 +449,17 @@ def _joined(
     others: Contents = {}
     own: Contents = {}
     owners: dict[str, str] = {}
-    ours = {name: contents[name] for name in libs} | {f"functions/{function.name}": written}
-    for name, files in [*((n, f) for n, f in contents.items() if n not in libs), *ours.items()]:
-        target = own if name in ours else others
+    ours = [*((name, contents[name]) for name in libs), (function.folder, written)]
+    theirs = [(name, files) for name, files in contents.items() if name not in libs]
+    for name, files, is_own in [*((*t, False) for t in theirs), *((*o, True) for o in ours)]:
+        target = own if is_own else others
         for path, body in files.items():
             if path in owners and _bytes(body) != _bytes((others | own)[path]):
-                _settle(function, path, owners[path], name, is_own=name in ours)
+                _settle(function, path, owners[path], name, is_own=is_own)
             target[path] = body
             owners[path] = name
     tops = {path.partition("/")[0] for path in others}
-    for name, files in ours.items():
+    for name, files in ours:
         for path, body in files.items():
             top, _, below = path.partition("/")
             stem = top.removesuffix(".py")
@@ -513,13 +590,13 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
     functions = list(functions)
     manifest = read_manifest(workspace)
     current: set[str] = set()
-    for settings in {Settings(artifact.arch, artifact.sdk) for artifact in manifest.values()}:
+    for settings in {_settings_of(artifact) for artifact in manifest.values()}:
         builder = Builder(workspace, settings)
         built = [
             function
             for function in functions
             if (artifact := manifest.get(function.name)) is not None
-            and Settings(artifact.arch, artifact.sdk) == settings
+            and _settings_of(artifact) == settings
         ]
         found = closures(workspace, built, settings.arch)
         current |= {
@@ -534,22 +611,30 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
     return [function.name for function in functions if function.name not in current]
 
 
+def _settings_of(artifact: Artifact) -> Settings:
+    return Settings(artifact.arch, artifact.sdk, artifact.thin)
+
+
 def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
     """The built artifacts, by function."""
-    path = workspace.dist / "manifest.json"
+    path = workspace.manifest
     if not path.is_file():
         return {}
     functions = json.loads(path.read_text())["functions"]
-    return {name: Artifact(name=name, **entry) for name, entry in functions.items()}
+    return {
+        name: Artifact(**entry | {"name": name, "handlers": tuple(entry.get("handlers", ()))})
+        for name, entry in functions.items()
+    }
 
 
 def write_manifest(workspace: Workspace, manifest: Mapping[str, Artifact]) -> None:
-    """Write `dist/manifest.json`: artifacts by the name of their function."""
+    """Write the manifest: artifacts by the name of their function."""
     entries = {}
     for name, artifact in sorted(manifest.items()):
         entries[name] = asdict(replace(artifact))
         del entries[name]["name"], entries[name]["built"]
-    path = workspace.dist / "manifest.json"
+    path = workspace.manifest
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"functions": entries}, indent=2) + "\n")
     partial.replace(path)
@@ -559,6 +644,11 @@ def clean(workspace: Workspace) -> None:
     """Remove every artifact and every cached wheel."""
     shutil.rmtree(workspace.dist, ignore_errors=True)
     shutil.rmtree(workspace.scratch / "_build", ignore_errors=True)
+
+
+def _inside(folder: Path, path: Path) -> str:
+    """A path relative to a folder, if it is in it."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def _sha256(data: bytes) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
+from lambdapack.errors import BuildError
 
 # Files of editors, tools and systems, besides those whose names begin with a dot.
 LEAVINGS = re.compile(
@@ -19,7 +19,7 @@ def is_leaving(name: str) -> bool:
     return LEAVINGS.fullmatch(name) is not None
 
 
-class UnshippableError(click.ClickException):
+class UnshippableError(BuildError):
     """A file of a folder can't be part of an artifact."""
 
 

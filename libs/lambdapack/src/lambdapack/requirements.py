@@ -7,6 +7,7 @@ and files for the target platform by markers and tags.
 import hashlib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-import click
 from packaging.markers import Environment
 from packaging.pylock import (
     Package,
@@ -30,11 +30,13 @@ from packaging.pylock import (
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from lambdapack.environments import uv_command, uv_locking_environment
+from lambdapack.errors import BuildError
 from lambdapack.files import files_below
 from lambdapack.tools import ToolError, run_quietly
 from lambdapack.workspace import Function, Workspace
 
-PYTHON = "3.13"
+# Artifacts are for the version that builds them: it compiles them.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 GLIBC = (2, 28)
 MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 PLATFORMS = {
@@ -53,11 +55,11 @@ BESIDE_A_LIB = frozenset(
 type Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | PackageSdist
 
 
-class StaleLockError(click.ClickException):
+class StaleLockError(BuildError):
     """uv.lock is older than the pyproject.toml files."""
 
 
-class UnbuildableError(click.ClickException):
+class UnbuildableError(BuildError):
     """A dependency can't be part of an artifact."""
 
 

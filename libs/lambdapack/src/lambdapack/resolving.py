@@ -113,9 +113,12 @@ def noted(folder: Path) -> dict[str, Imports]:
 
 
 def unresolved(
-    start: str, files: Collection[str], imports: Mapping[str, Imports], given: Collection[str] = ()
+    starts: Iterable[str],
+    files: Collection[str],
+    imports: Mapping[str, Imports],
+    given: Collection[str] = (),
 ) -> list[Unresolved]:
-    """The unresolved imports that are reachable from a function's module.
+    """The unresolved imports that are reachable from a function's modules.
 
     Args:
         files: the artifact's.
@@ -126,7 +129,7 @@ def unresolved(
     known = sys.stdlib_module_names | OF_THE_RUNTIME | set(given)
     missing: list[Unresolved] = []
     seen: set[str] = set()
-    pending = [start]
+    pending = list(starts)
     while pending:
         module = pending.pop()
         if module in seen:

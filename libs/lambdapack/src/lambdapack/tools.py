@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from lambdapack.environments import plain_environment
+from lambdapack.errors import BuildError
 
 
-class ToolError(click.ClickException):
+class ToolError(BuildError):
     """A program failed; the message contains its output."""
 
     def __init__(self, what: str, output: str) -> None:
@@ -23,7 +24,7 @@ class ToolError(click.ClickException):
         click.echo(f"Error: {self.message}", err=True)
 
 
-class MissingToolError(click.ClickException):
+class MissingToolError(BuildError):
     """A program that the workspace needs is not installed."""
 
 

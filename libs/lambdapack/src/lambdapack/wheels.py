@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-import click
 from packaging.tags import parse_tag
 
 from lambdapack import resolving
 from lambdapack.environments import uv_command, uv_environment
+from lambdapack.errors import BuildError
 from lambdapack.files import is_leaving
 from lambdapack.requirements import (
     PLATFORMS,
@@ -56,10 +56,11 @@ from {module} import {top}
 sys.exit({name}())
 """
 AT_ONCE = 8
+NOT_COPIED = (".git", ".venv", "venv", "build", "dist", "node_modules", "__pycache__", "*.egg-info")
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
 
 
-class UnreadableSourceError(click.ClickException):
+class UnreadableSourceError(BuildError):
     """A module of the workspace is not Python."""
 
     @classmethod
@@ -76,10 +77,12 @@ class UnreadableSourceError(click.ClickException):
 class WheelStore:
     """The installed distributions of one architecture."""
 
-    def __init__(self, workspace: Workspace, arch: str) -> None:
+    def __init__(self, workspace: Workspace, arch: str, *, thin: bool = True) -> None:
         self.workspace = workspace
         self.arch = arch
-        self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{PLATFORMS[arch]}"
+        self.thin = thin
+        kind = f"cp{PYTHON}-{PLATFORMS[arch]}{'' if thin else '-whole'}"
+        self.root = workspace.scratch / "_build" / "wheels" / kind
 
     def folder(self, distribution: Distribution) -> Path:
         """The folder of an installed distribution, by its requirement."""
@@ -110,9 +113,14 @@ class WheelStore:
             staged = {path: Path(scratch) / path.name for path in missing}
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(self._install, missing.values(), staged.values()))
-            slimming.slim(
-                (each.name, staged[path]) for path, each in missing.items() if each.folder is None
-            )
+            published = {
+                staged[path]: each.name for path, each in missing.items() if each.folder is None
+            }
+            if self.thin:
+                slimming.slim((name, path) for path, name in published.items())
+            else:
+                for path in published:
+                    resolving.note(path)
             bytecode.compile_trees(*staged.values())
             for source in staged.values():  # files that don't compile stay sources
                 shutil.rmtree(source / "bin" / "__pycache__", ignore_errors=True)
@@ -136,8 +144,9 @@ class WheelStore:
         for path in list(info.iterdir()):
             if path.name in OF_THE_INSTALLER:
                 path.unlink()
-        metadata = info / "METADATA"
-        metadata.write_bytes(_without_prose(metadata.read_bytes()))
+        if self.thin:
+            metadata = info / "METADATA"
+            metadata.write_bytes(_without_prose(metadata.read_bytes()))
         _write_scripts(info)
         if distribution.folder is not None:
             for path in [path for path in target.rglob("*") if is_leaving(path.name)]:
@@ -182,6 +191,12 @@ class WheelStore:
                 f"can't build {distribution.name}: its folder {distribution.folder} has neither "
                 "pyproject.toml nor setup.py"
             )
+        if _writes_beside_sources(source):
+            copy = target.with_name(f"{target.name}.source")
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
+            for path in [copy, *copy.rglob("*")]:
+                path.chmod(path.stat().st_mode | 0o200)
+            source = copy
         self._uv(distribution, "build", "--wheel", "--no-sources", "--out-dir", target, source)
         (wheel,) = target.glob("*.whl")
         return wheel
@@ -220,6 +235,18 @@ class WheelStore:
                 f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above",
                 failed.output,
             ) from failed
+
+
+def _writes_beside_sources(folder: Path) -> bool:
+    """Whether the build backend is setuptools, which leaves folders where it builds.
+
+    One that takes the version from git needs the repository around the folder.
+    """
+    project = folder / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    system = tomllib.loads(text).get("build-system", {})
+    backend = system.get("build-backend", "setuptools")
+    return backend.startswith("setuptools") and "scm" not in str(system.get("requires", ""))
 
 
 def index_options(workspace: Workspace, first: str | None = None) -> list[str]:

@@ -17,23 +17,34 @@ class Function(Protocol):
         """The name of its distribution in uv.lock."""
 
     @property
-    def module(self) -> str:
-        """The name of the handler's module."""
+    def folder(self) -> str:
+        """The folder of its pyproject.toml, relative to the workspace's root."""
 
     @property
-    def source(self) -> Path:
-        """The file of the handler's module."""
+    def module(self) -> str | None:
+        """The handler's module; None: the modules that define a handler are looked for."""
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """`iamRoleStatements`, which decide what parts of the SDK ship."""
+    def statements(self) -> Sequence[Any] | None:
+        """IAM statements, which decide what parts of the SDK ship; None: all of it ships."""
+
+    @property
+    def statements_in(self) -> str:
+        """Where the statements are written, for messages."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """`sdk` and `missing-imports` of its project's `tool.jobplane`."""
+        """`sdk` and `missing-imports` of `settings_in`."""
+
+    @property
+    def settings_in(self) -> str:
+        """The table of its pyproject.toml with the settings, for messages."""
 
     def shipped_files(self) -> dict[str, Path]:
-        """The module and every data file by its name in the artifact, in a fixed order."""
+        """Its files by name in the artifact, in a fixed order.
+
+        Without those of its wheel, if the member is a package.
+        """
 
 
 class Workspace(Protocol):
@@ -45,11 +56,15 @@ class Workspace(Protocol):
 
     @property
     def dist(self) -> Path:
-        """The folder for artifacts and their manifest."""
+        """The folder for artifacts."""
+
+    @property
+    def manifest(self) -> Path:
+        """The file that records the built artifacts."""
 
     @property
     def scratch(self) -> Path:
         """The folder for caches between builds."""
 
     def functions(self) -> Sequence[Function]:
-        """All functions; cached files that no function needs are deleted."""
+        """All functions; cached files and artifacts that none of them needs are deleted."""

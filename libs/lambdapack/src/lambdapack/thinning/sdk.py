@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import click
-
+from lambdapack.errors import BuildError
 from lambdapack.thinning import cut_notice, iam
 from lambdapack.thinning.iam import ALSO_ALLOWED
 from lambdapack.workspace import Function
@@ -71,21 +70,20 @@ class Grants:
 
     @classmethod
     def of(cls, function: Function) -> "Grants":
-        """Read `iamRoleStatements` of its function.yml and `tool.jobplane.sdk` of its project.
+        """Read its statements, and `sdk` of its settings.
 
         Raises:
-            click.ClickException: a statement or a name is invalid.
+            BuildError: a statement or a name is invalid.
         """
-        name, config, wanted = function.name, function.config, function.settings.get("sdk", ())
-        where = f"functions/{name}/function.yml: iamRoleStatements"
+        wanted, where = function.settings.get("sdk", ()), function.statements_in
         actions: set[str] = set()
-        asks_for_all = wanted == "whole"
-        statements = config.get("iamRoleStatements") or []
+        asks_for_all = wanted == "whole" or function.statements is None
+        statements = function.statements or []
         if not isinstance(statements, list):
-            raise click.ClickException(f"{where} must be a list of statements")
+            raise BuildError(f"{where} must be a list of statements")
         for number, statement in enumerate(statements, 1):
             if not isinstance(statement, dict) or "Effect" not in statement:
-                raise click.ClickException(f"{where}: statement {number} has no Effect")
+                raise BuildError(f"{where}: statement {number} has no Effect")
             if statement["Effect"] != "Allow":
                 continue
             if "NotAction" in statement:
@@ -94,12 +92,12 @@ class Grants:
             action = statement.get("Action")
             found = [action] if isinstance(action, str) else action
             if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-                raise click.ClickException(
+                raise BuildError(
                     f"{where}: statement {number} needs an Action: a text such as s3:GetObject, or "
                     "a list of them"
                 )
             actions.update(found)
-        return cls(name, tuple(sorted(actions)), _named(name, wanted), asks_for_all)
+        return cls(function.name, tuple(sorted(actions)), _named(function), asks_for_all)
 
     def services(self, available: Iterable[str]) -> dict[str, str]:
         """botocore's service folder → IAM prefix, for every service that ships.
@@ -167,24 +165,23 @@ def _parts(operation: str) -> list[str]:
     return [form for form in forms if form != operation]
 
 
-def _named(function: str, wanted: object) -> tuple[str, ...]:
+def _named(function: Function) -> tuple[str, ...]:
+    wanted = function.settings.get("sdk", ())
+    where = f"{(PurePosixPath(function.folder) / 'pyproject.toml')}: {function.settings_in}.sdk"
     if wanted == "whole":
         return ()
     names = list(wanted) if isinstance(wanted, list | tuple) else None
     if names is None or not all(isinstance(name, str) for name in names):
-        raise click.ClickException(
-            f'functions/{function}/pyproject.toml: tool.jobplane.sdk must be "whole", or a list '
-            'of botocore\'s services such as ["bedrock-runtime"]'
+        raise BuildError(
+            f'{where} must be "whole", or a list of botocore\'s services such as '
+            '["bedrock-runtime"]'
         )
     known = iam.services()
     for name in names:
         if name not in known:
             close = get_close_matches(name, known, 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise click.ClickException(
-                f"functions/{function}/pyproject.toml: tool.jobplane.sdk: unknown service "
-                f"{name!r}{hint}"
-            )
+            raise BuildError(f"{where}: unknown service {name!r}{hint}")
     return tuple(sorted(names))
 
 
@@ -266,7 +263,7 @@ def cut_handlers(source: str, names: set[str]) -> str:
         names: of the services kept, as events have them.
 
     Raises:
-        click.ClickException: BUILTIN_HANDLERS is not a list any more.
+        BuildError: BUILTIN_HANDLERS is not a list any more.
     """
 
     def is_kept(entry: ast.expr) -> bool:
@@ -281,7 +278,7 @@ def cut_handlers(source: str, names: set[str]) -> str:
 
     line, value = _assignment(source, "BUILTIN_HANDLERS")
     if not isinstance(value, ast.List):
-        raise click.ClickException("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
+        raise BuildError("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
     value.elts = [entry for entry in value.elts if is_kept(entry)]
     return source.replace(line, f"BUILTIN_HANDLERS = {ast.unparse(value)}\n")
 
@@ -290,11 +287,11 @@ def cut_aliases(source: str, names: set[str]) -> str:
     """botocore's utils with the event aliases of the kept services alone.
 
     Raises:
-        click.ClickException: EVENT_ALIASES is not a dict any more.
+        BuildError: EVENT_ALIASES is not a dict any more.
     """
     line, value = _assignment(source, "EVENT_ALIASES")
     if not isinstance(value, ast.Dict):
-        raise click.ClickException("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
+        raise BuildError("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
     kept = {old: new for old, new in ast.literal_eval(value).items() if new in names}
     return source.replace(line, f"EVENT_ALIASES = {kept!r}\n")
 

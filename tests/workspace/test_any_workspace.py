@@ -1,0 +1,403 @@
+"""`lambdapack build` in workspaces of others: layouts that open issues of other tools describe."""
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lambdapack import BuildError, Project
+from lambdapack.project import PYTHONS
+from lambdapack.requirements import PYTHON
+from tests.workspace.foreign_workspace import (
+    HATCHLING,
+    SETUPTOOLS,
+    UV_BUILD,
+    Foreign,
+    names,
+    result,
+)
+from tests.workspace.unpacked import bare
+
+RETURNS_HELLO = "from {lib} import hello\n\n\ndef handler(event, context):\n    return hello()\n"
+HELLO = "def hello():\n    return 'hello'\n"
+OTHER = "3.12" if PYTHON == "3.13" else "3.13"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Foreign:
+    monkeypatch.setenv("LAMBDAPACK_CACHE_DIR", str(tmp_path / "cache"))
+    return Foreign(tmp_path / "größe & space")
+
+
+def libs_of_libs(foreign: Foreign) -> None:
+    """`orders` needs `greeting`, which needs `words`."""
+    foreign.member("libs/words", files={"src/words/__init__.py": HELLO})
+    foreign.member(
+        "libs/greeting",
+        "words",
+        files={"src/greeting/__init__.py": "from words import hello as hello\n"},
+    )
+    foreign.member(
+        "services/orders",
+        "greeting",
+        files={"src/orders/__init__.py": RETURNS_HELLO.format(lib="greeting")},
+    )
+
+
+def package_with_metadata_and_data(foreign: Foreign) -> None:
+    foreign.wheel(
+        "told", {"told/__init__.py": "T = 1\n", "told/tests/a.txt": "data\n"},
+        entry_points="[plugins]\none = told:T\n",
+    )  # fmt: skip
+    source = (
+        "from importlib.metadata import entry_points, version\n"
+        "from importlib.resources import files\n\n\n"
+        "def handler(event, context):\n"
+        "    plugins = [each.name for each in entry_points(group='plugins')]\n"
+        "    text = (files('orders') / 'mails' / 'tests' / 'a.html').read_text()\n"
+        "    return [version('orders'), version('told'), plugins, text]\n"
+    )
+    foreign.member(
+        "services/orders",
+        "told",
+        files={"src/orders/__init__.py": source, "src/orders/mails/tests/a.html": "<p>"},
+    )
+
+
+def groups_and_extras(foreign: Foreign) -> None:
+    for name in ("wanted", "tester"):
+        foreign.wheel(name, {f"{name}.py": HELLO})
+    extra = '[project.optional-dependencies]\nmore = ["wanted"]\n'
+    foreign.member(
+        "libs/words", files={"src/words/__init__.py": ""}, settings=f"{extra}\n{UV_BUILD}"
+    )
+    foreign.member(
+        "services/orders",
+        "words[more]",
+        files={"src/orders/__init__.py": RETURNS_HELLO.format(lib="wanted")},
+        settings=f'{UV_BUILD}\n[dependency-groups]\ndev = ["tester"]\n',
+    )
+
+
+def flat_module_of_setuptools(foreign: Foreign) -> None:
+    foreign.wheel("wanted", {"wanted.py": HELLO})
+    foreign.member(
+        "services/orders",
+        "wanted",
+        files={"orders.py": RETURNS_HELLO.format(lib="wanted")},
+        settings=SETUPTOOLS,
+    )
+
+
+def nested_packages_of_hatchling(foreign: Foreign) -> None:
+    foreign.member(
+        "functions",
+        files={
+            "src/functions/orders/api.py": "from functions.words import hello\n\n\n"
+            "def handler(event, context):\n    return hello()\n",
+            "src/functions/orders/__init__.py": "",
+            "src/functions/__init__.py": "",
+            "src/functions/words.py": HELLO,
+        },
+        settings=f'{HATCHLING}\n[tool.hatch.build.targets.wheel]\npackages = ["src/functions"]\n',
+    )
+
+
+def path_beside_the_workspace(foreign: Foreign) -> None:
+    outside = os.path.relpath(foreign.root.parent / "words", foreign.root)
+    foreign.add(outside, files={"src/words/__init__.py": HELLO})
+    foreign.member(
+        "services/orders",
+        "words",
+        files={"src/orders/__init__.py": RETURNS_HELLO.format(lib="words")},
+    )
+    foreign.sources["words"] = f'{{ path = "{outside}" }}'
+
+
+def one_of_two_functions(foreign: Foreign) -> None:
+    """Each artifact has its own dependencies only."""
+    foreign.wheel("wanted", {"wanted.py": HELLO})
+    foreign.wheel("heavy", {"heavy.py": ""})
+    foreign.member("services/other", "heavy", files={"src/other/__init__.py": "import heavy\n"})
+    foreign.member(
+        "services/orders",
+        "wanted",
+        files={"src/orders/__init__.py": RETURNS_HELLO.format(lib="wanted")},
+    )
+
+
+def project_without_a_workspace(foreign: Foreign) -> None:
+    """And without a build backend: its modules lie beside its pyproject.toml."""
+    foreign.wheel("wanted", {"wanted.py": HELLO})
+    foreign.dependencies.append("wanted")
+    foreign.write(
+        {
+            "main.py": RETURNS_HELLO.format(lib="wanted"),
+            "data/x.json": "{}",
+            ".env": "SECRET=1",
+            "tests/test_main.py": "import pytest\n",
+            "terraform.tfstate": "{}",
+        }
+    )
+
+
+def namespace_package(foreign: Foreign) -> None:
+    for part in ("a", "b"):
+        foreign.member(
+            f"libs/space-{part}",
+            files={f"src/space/{part}/__init__.py": f"P = {part!r}\n"},
+            settings=f'{UV_BUILD}\n[tool.uv.build-backend]\nmodule-name = "space.{part}"\n',
+        )
+    source = "from space.a import P as A\nfrom space.b import P as B\n\n\n"
+    source += "def handler(event, context):\n    return A + B\n"
+    foreign.member(
+        "services/orders", "space-a", "space-b", files={"src/orders/__init__.py": source}
+    )
+
+
+def function_without_a_build_backend(foreign: Foreign) -> None:
+    """With `src`, CRLF and a BOM."""
+    foreign.member("libs/words", files={"src/words/__init__.py": HELLO})
+    source = RETURNS_HELLO.format(lib="words").replace("\n", "\r\n")
+    foreign.member(
+        "services/orders",
+        "words",
+        files={"src/orders.py": f"\ufeff{source}", "notes.txt": ""},
+        settings="",
+    )
+
+
+type Layout = Callable[[Foreign], None]
+# By the issue that it is made from, and the member, its handler's module, what is not in its zip.
+LAYOUTS: dict[str, tuple[Layout, str, str, object, tuple[str, ...]]] = {
+    "uv 9350": (package_with_metadata_and_data, "orders", "orders",
+                ["1.5", "1.0", ["one"], "<p>"], ()),
+    "uv 12795": (groups_and_extras, "orders", "orders", "hello", ("tester",)),
+    "uv 14963": (libs_of_libs, "orders", "orders", "hello", ()),
+    "lambda-builders 892": (libs_of_libs, "services/orders", "orders", "hello", ()),
+    "sst 5821": (flat_module_of_setuptools, "orders", "orders", "hello", ()),
+    "sst 6216": (nested_packages_of_hatchling, "functions", "functions.orders.api", "hello", ()),
+    "sst 6964": (path_beside_the_workspace, "orders", "orders", "hello", ()),
+    "requirements 183": (one_of_two_functions, "orders", "orders", "hello", ("heavy", "other")),
+    "requirements 849": (project_without_a_workspace, "top", "main", "hello",
+                         (".env", "tests", "terraform.tfstate", "pyproject.toml")),
+    "una 8": (libs_of_libs, "orders", "orders", "hello", ()),
+    "namespaces": (namespace_package, "orders", "orders", "ab", ()),
+    "no backend": (function_without_a_build_backend, "orders", "orders", "hello", ("notes.txt",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("issue", LAYOUTS)
+def test_a_layout_of_an_open_issue_builds_and_runs(foreign: Foreign, issue: str) -> None:
+    """And the build leaves the workspace as it was."""
+    layout, name, module, expected, absent = LAYOUTS[issue]
+    layout(foreign)
+    foreign.lock()
+    before = set(foreign.root.rglob("*"))
+    archive = foreign.zip_of(name)
+    made = {path for path in foreign.root.rglob("*") if "dist" not in path.parts} - before
+    assert made == set()
+    assert result(archive, module) == expected
+    tops = {path.partition("/")[0].partition(".py")[0] for path in names(archive)}
+    assert tops.isdisjoint(absent)
+
+
+def test_bytecode_is_valid_whatever_the_files_dates_are(foreign: Foreign) -> None:
+    """lambda-builders 925: a dependency without bytecode is compiled at every start."""
+    libs_of_libs(foreign)
+    foreign.wheel("wanted", {"wanted.py": HELLO})
+    foreign.members.clear()
+    foreign.member(
+        "services/x", "wanted", files={"src/x/__init__.py": "from wanted import hello\n"}
+    )
+    foreign.lock()
+    archive = foreign.zip_of("x", thin=False)
+    folder = archive.with_suffix("")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder)
+    for path in folder.rglob("*.py"):
+        os.utime(path, (10**9, 10**9))
+        path.write_text("raise SystemExit('compiled again')\n")
+    assert bare("import x\nprint(x.hello())", folder, {}) == "hello\n"
+
+
+def test_members_share_what_they_have_in_common(foreign: Foreign, tmp_path: Path) -> None:
+    """requirements 789: a dependency of several functions is installed once."""
+    foreign.wheel("wanted", {"wanted.py": HELLO})
+    for name in ("one", "two"):
+        source = RETURNS_HELLO.format(lib="wanted")
+        foreign.member(f"services/{name}", "wanted", files={f"src/{name}/__init__.py": source})
+    foreign.lock()
+    done = foreign.command("build", "one", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [each["dependencies"]["wanted"] for each in json.loads(done.stdout).values()] == 2 * [
+        "1.0"
+    ]
+    assert len(list((tmp_path / "cache").glob("*/_build/wheels/*/wanted-*"))) == 1
+    again = foreign.command("build", "one", "two")
+    assert again.stdout.count("unchanged") == 2
+
+
+def test_the_same_bytes_come_twice_and_from_another_folder(
+    foreign: Foreign, tmp_path: Path
+) -> None:
+    """Under another user's variables, through a link, and without a cache."""
+    libs_of_libs(foreign)
+    foreign.lock()
+    for thin in (True, False):
+        option = () if thin else ("--no-thin",)
+        first = foreign.zip_of("orders", thin=thin).read_bytes()
+        other = tmp_path / f"other-{thin}"
+        shutil.copytree(foreign.root, other, ignore=shutil.ignore_patterns("dist"))
+        link = tmp_path / f"link-{thin}"
+        link.symlink_to(other)
+        done = foreign.command(
+            "build", "orders", "--arch", "x86_64", "--out", str(tmp_path / "out"), *option,
+            cwd=link, LAMBDAPACK_CACHE_DIR=str(tmp_path / f"fresh-{thin}"),
+            VIRTUAL_ENV="/nowhere", PYTHONHASHSEED="7", UV_COMPILE_BYTECODE="1", UV_FROZEN="1",
+            UV_REQUIRE_HASHES="1", NODE_ENV="production", AWS_PROFILE="gone", TZ="Asia/Tokyo",
+            SOURCE_DATE_EPOCH="1700000000", PYTHONPYCACHEPREFIX=str(tmp_path / "pycache"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "out" / "orders.zip").read_bytes() == first
+
+
+def test_a_workspace_that_nobody_may_write_to_builds(foreign: Foreign, tmp_path: Path) -> None:
+    """With a backend that writes beside the sources."""
+    flat_module_of_setuptools(foreign)
+    foreign.lock()
+    for path in [foreign.root, *foreign.root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        done = foreign.command("build", "orders", "--out", str(tmp_path / "out"))
+    finally:
+        for path in [foreign.root, *foreign.root.rglob("*")]:
+            path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path / "out" / "orders.zip", "orders") == "hello"
+
+
+def test_the_members_folder_says_which_one_is_meant(foreign: Foreign) -> None:
+    libs_of_libs(foreign)
+    foreign.lock()
+    done = foreign.command("build", cwd=foreign.root / "services/orders")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("dist/orders.zip built")
+
+
+def test_another_python_compiles_for_itself(foreign: Foreign) -> None:
+    """If it is installed; else the error says how to install it."""
+    libs_of_libs(foreign)
+    foreign.lock()
+    done = foreign.command("build", "orders", "--python", OTHER)
+    if done.returncode:
+        assert f"run `uv python install {OTHER}`" in done.stderr
+        return
+    tag = f"cpython-{OTHER.replace('.', '')}"
+    found = names(foreign.root / "dist" / "orders.zip")
+    assert f"orders/__pycache__/__init__.{tag}.pyc" in found
+
+
+def test_the_newest_allowed_python_is_the_default(foreign: Foreign) -> None:
+    libs_of_libs(foreign)
+    foreign.lock()
+    assert Project.at(foreign.root).default_python() == max(PYTHONS)
+    lock = foreign.root / "uv.lock"
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(text.replace('">=3.12"', '">=3.12, <3.13"', 1), encoding="utf-8")
+    assert Project.at(foreign.root).default_python() == "3.12"
+    lock.write_text(text.replace('">=3.12"', '">=3.99"', 1), encoding="utf-8")
+    with pytest.raises(BuildError, match="widen requires-python"):
+        Project.at(foreign.root).default_python()
+
+
+REFUSALS = {
+    "no lock": (("--project", "{parent}"), "has a uv.lock: run `uv lock`"),
+    "no member": (("nothing",), "unknown member 'nothing'; the members are: "),
+    "which member": (
+        ("--project", "libs"),
+        "missing MEMBER; the members are: greeting, orders, to",
+    ),
+    "no module": (("orders", "--handler", "gone.handler"), "no module 'gone'; its modules are ord"),
+    "two members": (("orders", "words", "--handler", "x"), "are for one MEMBER"),
+    "no action": (("orders", "--allow", "GetObject"), "'GetObject' is not an IAM action; write "),
+    "no file": (("orders", "--iam", "gone.yml"), "gone.yml can't be read"),
+    "no statements": (("orders", "--iam", "pyproject.toml"), "is neither JSON nor YAML"),
+    "stale lock": (("orders",), "uv.lock is older than the pyproject.toml files: run `uv lock`"),
+    "no import": (("words",), "imports nowhere, which is neither in the artifact nor in Python"),
+    "not Python": (("words",), "libs/words/src/words/__init__.py:1: invalid syntax: correct it"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_names_the_cause_and_the_remedy(foreign: Foreign, case: str) -> None:
+    arguments, message = REFUSALS[case]
+    libs_of_libs(foreign)
+    foreign.lock()
+    source = foreign.root / "libs/words/src/words/__init__.py"
+    if case == "stale lock":
+        project = foreign.root / "services/orders/pyproject.toml"
+        project.write_text(project.read_text().replace("'greeting'", "'words'"))
+    if case == "no import":
+        source.write_text("import nowhere\n")
+    if case == "not Python":
+        source.write_text("def:\n")
+    filled = [each.format(parent=foreign.root.parent) for each in arguments]
+    done = foreign.command("build", *filled)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_handler_is_found_by_its_name_or_named(foreign: Foreign) -> None:
+    """What defines it in any way counts; its module begins with the helper."""
+    foreign.member(
+        "services/orders",
+        files={
+            "src/orders/__init__.py": "",
+            "src/orders/one.py": "import json\n\n\nasync def lambda_handler(e, c): ...\n",
+            "src/orders/two.py": "handler = print\n",
+            "src/orders/main.py": "def run(event, context):\n    return 'ran'\n",
+        },
+    )
+    foreign.lock()
+    done = foreign.command("build", "orders")
+    assert "modules with a handler: orders.one, orders.two" in done.stdout, done.stderr
+    named = foreign.command("build", "orders", "--handler", "orders.main", "--json")
+    assert json.loads(named.stdout)["orders"]["handlers"] == ["orders.main"]
+    assert result(foreign.root / "dist/orders.zip", "orders.main", "run") == "ran"
+
+
+def test_the_untouched_artifact_has_what_an_installation_has(
+    foreign: Foreign, tmp_path: Path
+) -> None:
+    """Every file with its bytes, beside the bytecode."""
+    package_with_metadata_and_data(foreign)
+    foreign.wheel(
+        "typed", {"typed/__init__.py": "", "typed/__init__.pyi": "", "typed/py.typed": ""}
+    )
+    foreign.members.clear()
+    foreign.member(
+        "services/x", "told", "typed", files={"src/x/__init__.py": "import told, typed\n"}
+    )
+    foreign.lock()
+    found = names(foreign.zip_of("x", thin=False))
+    installed = tmp_path / "installed"
+    for wheel in (foreign.root / "wheels").glob("*.whl"):
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extractall(installed)
+    expected = {
+        path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()
+    }
+    assert expected <= found
+    with zipfile.ZipFile(foreign.root / "dist/x.zip") as archive:
+        for name in expected - {each for each in expected if each.endswith("/RECORD")}:
+            assert archive.read(name) == (installed / name).read_bytes()
+    tag = sys.implementation.cache_tag
+    assert f"told/__pycache__/__init__.{tag}.pyc" in found
+    assert "cold_start.py" not in found
