@@ -38,9 +38,11 @@ export type JobFlowResult = JobCompleted | JobJoined | JobInterrupted;
 export type WorkerMessage = JobMessage | FollowUpMessage;
 /**
  * PENDING → PROCESSING → COMPLETED | FAILED | CANCELLED; PROCESSING → RETRYING → PROCESSING.
+ *
+ * SCHEDULED → PROCESSING | PENDING, when it is due.
  */
 export type RequestStatus =
-  "PENDING" | "PROCESSING" | "RETRYING" | "COMPLETED" | "FAILED" | "CANCELLED";
+  "SCHEDULED" | "PENDING" | "PROCESSING" | "RETRYING" | "COMPLETED" | "FAILED" | "CANCELLED";
 /**
  * `error.code` of a server message.
  */
@@ -1082,10 +1084,13 @@ export interface InterruptedClaim {
 }
 /**
  * A request that a worker is to take; `owner` is `tenant#user`. Its state is in its row.
+ *
+ * `due`: it was SCHEDULED and has a lane, and must only be put into the stream again.
  */
 export interface QueuedRequest {
   owner: string;
   request_id: string;
+  due?: boolean;
 }
 /**
  * A record of the requests' stream, or of the queue `jobs`, that could not be read, kept for
@@ -1250,6 +1255,7 @@ export interface RequestState {
   assembly_id?: string;
   cancel_requested: boolean;
   created_at: string;
+  run_at?: string;
   started_at?: string;
   updated_at: string;
   ended_at?: string;
@@ -1270,14 +1276,15 @@ export interface StoredProgress {
   at: string;
 }
 /**
- * Why a job does not run, and since when.
+ * Why a job does not run, since when, and until when if that is known.
  *
  * `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
- * may. `retrying`: an attempt has failed, and another one follows.
+ * may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
  */
 export interface WhyWaiting {
-  reason: "queued" | "lane_full" | "retrying";
+  reason: "queued" | "lane_full" | "retrying" | "scheduled";
   since: string;
+  until?: string;
 }
 /**
  * An error; `details` lists invalid fields as `{field, message}`.
@@ -1306,6 +1313,7 @@ export interface Subscribed {
   assembly_id?: string;
   cancel_requested: boolean;
   created_at: string;
+  run_at?: string;
   started_at?: string;
   updated_at: string;
   ended_at?: string;
@@ -1359,7 +1367,9 @@ export interface SyncMetadata {
   mode?: "sync";
   on_disconnect?: "detach" | "cancel";
   priority?: "high" | "normal" | "low";
-  [k: string]: string | "sync" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
+  run_at?: string | null;
+  delay_seconds?: string | null;
+  [k: string]: string | "sync" | "detach" | "cancel" | "high" | "normal" | "low" | null | undefined;
 }
 /**
  * Returns the payload, at once or, with `mode: async`, as a job.
@@ -1379,8 +1389,10 @@ export interface Metadata {
   mode?: "sync" | "async";
   on_disconnect?: "detach" | "cancel";
   priority?: "high" | "normal" | "low";
+  run_at?: string | null;
+  delay_seconds?: string | null;
   [k: string]:
-    string | "sync" | "async" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
+    string | "sync" | "async" | "detach" | "cancel" | "high" | "normal" | "low" | null | undefined;
 }
 /**
  * Checks the service, at once or, with `mode: async`, by a job.
@@ -1471,7 +1483,10 @@ export interface AsyncMetadata {
   mode?: "async";
   on_disconnect?: "detach" | "cancel";
   priority?: "high" | "normal" | "low";
-  [k: string]: string | "async" | "detach" | "cancel" | "high" | "normal" | "low" | undefined;
+  run_at?: string | null;
+  delay_seconds?: string | null;
+  [k: string]:
+    string | "async" | "detach" | "cancel" | "high" | "normal" | "low" | null | undefined;
 }
 /**
  * Makes a report over the caller's tenant; needs the permission `reports`.

@@ -1,10 +1,11 @@
 """Sends a message to the queue `jobs` for each request that may run.
 
-Triggers: the stream of `requests` (a request became PENDING, or one of a lane ended), batches of at
-most 100 records; a schedule with `{"sweep": "lanes"}` that frees the slots of requests that have
-ended and starts those that wait.
+Triggers: the stream of `requests` (a request became PENDING or SCHEDULED, or one of a lane ended),
+batches of at most 100 records; a schedule with `{"sweep": "lanes"}` that frees the slots of
+requests that have ended and starts those that wait.
 A request with a lane needs one of its slots. Without one it waits in the index `waiting`, by
-priority and age, until another request of the lane ends.
+priority and age, until another request of the lane ends. The message of a request that is due
+within 15 minutes is delayed until then; one that is due later is left to the sweep of processor.
 Result: batch item failures, from the first record that was not dealt with; a count for a sweep.
 Errors: ValidationError for an event that is neither; errors of SQS when an unreadable record can't
 be kept. The stream then delivers the batch again, and a message that is sent twice is harmless.
@@ -13,6 +14,7 @@ what says whether a request waits.
 """
 
 import json
+import math
 import os
 import random
 import re
@@ -34,6 +36,7 @@ from jobplane_keys import (
     IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
     TERMINAL_STATUSES,
+    RequestStatus,
     ValidationError,
     checked_input,
     from_item,
@@ -51,6 +54,7 @@ from jobplane_keys import (
 )
 from jobplane_keys.lanes import (
     MAX_LANE_SLOTS,
+    WAITING_CHECK_SECONDS,
     lane_rows,
     lanes_table,
     split_lane_row,
@@ -67,6 +71,7 @@ JOBS_QUEUE_URL = os.environ["JOBS_QUEUE_URL"]
 FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
 
 MESSAGES_PER_CALL = 10  # SQS takes no more
+MAX_DELAY_SECONDS = 900  # SQS delays no longer
 # An index may show a request later than its row does. So long, a lane whose queue seems empty is
 # taken to have one.
 QUEUE_LAG_SECONDS = 3.0
@@ -79,6 +84,7 @@ ATTRIBUTES = (
     "owner",
     "request_id",
     "status",
+    "lease_until",
     "trace_header",
     "lane",
     "lane_limit",
@@ -111,6 +117,8 @@ class Request:
     lane: str | None = None
     lane_limit: int = 0
     order: str = ""
+    due: int = 0
+    """The epoch seconds before which it must not run."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -124,6 +132,7 @@ class Request:
             lane=lane if isinstance(lane, str) and limit else None,
             lane_limit=limit,
             order=str(row.get("waiting_order", "")),
+            due=int(row["lease_until"]) if row.get("status") == RequestStatus.SCHEDULED else 0,
         )
 
     @property
@@ -134,13 +143,18 @@ class Request:
     def row(self) -> RequestLease:
         return RequestLease(dynamodb(), REQUESTS, self.owner, self.request_id)
 
-    def entry(self, number: int) -> dict[str, Any]:
+    def entry(self, number: int, now: float) -> dict[str, Any]:
         """The message, as an entry of SendMessageBatch."""
+        body: dict[str, Any] = {"owner": self.owner, "request_id": self.request_id}
+        if self.due and self.lane:
+            body["due"] = True
         entry: dict[str, Any] = {
             "Id": str(number),
-            "MessageBody": json.dumps({"owner": self.owner, "request_id": self.request_id}),
+            "MessageBody": json.dumps(body),
             "MessageGroupId": message_group(self.owner),
         }
+        if self.due > now:
+            entry["DelaySeconds"] = min(MAX_DELAY_SECONDS, math.ceil(self.due - now))
         if self.trace_header:
             trace = {"DataType": "String", "StringValue": self.trace_header}
             entry["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
@@ -149,7 +163,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A record of the stream: a request that became PENDING, or that ended."""
+    """A record of the stream: a request that became PENDING or SCHEDULED, or that ended."""
 
     sequence: str
     request: Request
@@ -204,7 +218,8 @@ def send(requests: Sequence[Request]) -> list[Request]:
     """Send a message for each request; those that were not taken, after which none was sent."""
     for start in range(0, len(requests), MESSAGES_PER_CALL):
         batch = requests[start : start + MESSAGES_PER_CALL]
-        entries = [request.entry(number) for number, request in enumerate(batch)]
+        now = time.time()
+        entries = [request.entry(number, now) for number, request in enumerate(batch)]
         try:
             answer = sqs.send_message_batch(QueueUrl=JOBS_QUEUE_URL, Entries=entries)
         except (BotoCoreError, ClientError) as error:
@@ -305,13 +320,16 @@ def dispatch(records: Sequence[Any]) -> list[str]:
     """Deal with a batch of records; the sequence numbers of those that must come again."""
     plain: list[Change] = []
     lanes: defaultdict[str, list[Change]] = defaultdict(list)
+    latest = time.time() + MAX_DELAY_SECONDS
     for record in records:
         try:
             change = Change.of(record)
         except UnreadableRecordError as error:
             keep_unreadable(record, error)
             continue
-        if change.request.lane is not None:
+        if change.request.due:
+            plain += [change] if change.request.due <= latest else []
+        elif change.request.lane is not None:
             lanes[change.request.lane].append(change)
         elif not change.has_ended:
             plain.append(change)
@@ -362,7 +380,11 @@ def sweep(context: Any) -> dict[str, int]:
 
 
 def in_flight() -> dict[str, int]:
-    """`lease_until` of all requests that have not ended by their keys, as the index shows them."""
+    """`lease_until` of all requests that have not ended by their keys, as the index shows them.
+
+    Without those that are due in more than an hour.
+    """
+    hour = int(time.time()) + WAITING_CHECK_SECONDS
     return {
         request_key(row["owner"], row["request_id"]): row["lease_until"]
         for shard in range(IN_FLIGHT_SHARDS)
@@ -370,8 +392,8 @@ def in_flight() -> dict[str, int]:
             dynamodb(),
             TableName=REQUESTS,
             IndexName="in-flight",
-            KeyConditionExpression="lease_shard = :shard",
-            ExpressionAttributeValues=to_item({":shard": f"lease-{shard}"}),
+            KeyConditionExpression="lease_shard = :shard AND lease_until <= :hour",
+            ExpressionAttributeValues=to_item({":shard": f"lease-{shard}", ":hour": hour}),
         )
     }
 

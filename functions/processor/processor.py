@@ -232,6 +232,8 @@ class QueuedRequest:
     receives: int
     owner: str
     request_id: str
+    is_due: bool
+    """The request was SCHEDULED, and needs a slot of its lane now."""
 
     @classmethod
     def of(cls, record: Any) -> Self:
@@ -244,6 +246,7 @@ class QueuedRequest:
                 receives=int(record["attributes"]["ApproximateReceiveCount"]),
                 owner=body["owner"],
                 request_id=body["request_id"],
+                is_due=body.get("due") is True,
             )
             split_owner_key(found.owner)
             found.owner.encode()
@@ -1106,7 +1109,7 @@ def attempt(job: Job) -> float | None:
     row = job.row
     started = time.time()
     if row["attempts"] == 1:
-        waited = started - parse_iso_time(row["created_at"])
+        waited = started - parse_iso_time(row.get("run_at") or row["created_at"])
         telemetry.metric("QueueLatency", waited * 1000, "Milliseconds")
     try:
         with job, job.while_connected():
@@ -1237,7 +1240,7 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
 
 
 def sweep(invocation: Invocation) -> Row:
-    """Find requests whose lease has run out, and requeue or end them.
+    """Find requests whose lease has run out, or that are due, and requeue, start or end them.
 
     A shard of the index that can't be read is counted as `unread`. Raises the error if no shard can
     be read.
@@ -1288,13 +1291,15 @@ def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     """Requeue or end one overdue request.
 
-    Returns `requeued`, `moved` if another worker has changed it, or `failed` if it was ended: it
-    has no attempts left, was cancelled, or its assembly had ended.
+    Returns `requeued`, `started` if it was SCHEDULED, `moved` if another worker has changed it, or
+    `failed` if it was ended: it has no attempts left, was cancelled, or its assembly had ended.
     """
     request = request_of(owner, request_id)
     row = read_item(dynamodb, REQUESTS, {"owner": owner, "request_id": request_id})
     if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
         return "moved"
+    if row["status"] == RequestStatus.SCHEDULED:
+        return "started" if request.start(time.time()) else "moved"
     if row["attempts"] >= row["max_attempts"]:
         taken = request.take_over(row, invocation.lease(), time.time())
         if taken is None:
@@ -1340,7 +1345,10 @@ def consume(record: Row, invocation: Invocation) -> str | None:
     with telemetry.ids(request_id=message.request_id, tenant_id=tenant_id, user_id=user_id):
         if invocation.remaining() >= MIN_WORK_SECONDS:
             try:
-                work(message.owner, message.request_id, invocation)
+                if message.is_due:
+                    request_of(message.owner, message.request_id).start(time.time())
+                else:
+                    work(message.owner, message.request_id, invocation)
                 return None
             except Exception as error:
                 telemetry.exception("record not processed", error)

@@ -253,6 +253,12 @@ def fault(field: str, message: str) -> Message:
     return {"field": field, "message": message}
 
 
+def invalid(message: str, field: str, expected: str) -> RefusedError:
+    """The refusal of a request with one invalid field."""
+    details = [fault(field, expected)]
+    return RefusedError(ErrorCode.VALIDATION_ERROR, message, details=details)
+
+
 def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
     """The payload as its model. Raises RefusedError. Loads pydantic at its first use."""
     from pydantic import ValidationError
@@ -289,6 +295,7 @@ def state_of(row: Mapping[str, Any]) -> Message:
             "assembly_id",
             "cancel_requested",
             "created_at",
+            "run_at",
             "started_at",
             "updated_at",
             "ended_at",
@@ -359,11 +366,8 @@ def require_template(template_id: str) -> None:
     """Refuse an unknown template, before anything is uploaded or stored. Raises RefusedError."""
     if template_id in template_ids():
         return
-    raise RefusedError(
-        ErrorCode.VALIDATION_ERROR,
-        unknown_template(template_id, template_ids()),
-        details=[fault("payload.template_id", f"known templates: {', '.join(template_ids())}")],
-    )
+    known = f"known templates: {', '.join(template_ids())}"
+    raise invalid(unknown_template(template_id, template_ids()), "payload.template_id", known)
 
 
 def sign_upload(key: str, file: Any) -> Message:
@@ -419,10 +423,8 @@ def stored_payload(payload: Mapping[str, Any], connection: Mapping[str, Any]) ->
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (400, 404, 416):
             raise
-        missing = [fault(field, "the object is missing or empty; upload it first")]
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR, "The payload has not been uploaded", details=missing
-        ) from error
+        missing = "the object is missing or empty; upload it first"
+        raise invalid("The payload has not been uploaded", field, missing) from error
     if len(text := body["Body"].read()) > MAX_PAYLOAD_BYTES:
         raise RefusedError(
             ErrorCode.PAYLOAD_TOO_LARGE,
@@ -438,12 +440,8 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     is refused.
     """
     if "" in request.metadata:
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR,
-            "The metadata can't be stored",
-            details=[fault("metadata", "a name is empty")],
-        )
-    payload = canonical(request.payload)
+        raise invalid("The metadata can't be stored", "metadata", "a name is empty")
+    payload, due = canonical(request.payload), due_of(request)
     row = {
         "owner": request.owner,
         "request_id": request.id,
@@ -454,14 +452,14 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         "metadata": request.metadata,
         "max_attempts": MAX_ATTEMPTS,
         "on_disconnect": request.metadata.get("on_disconnect", "detach"),
-        **lane_of(request),
+        **lane_of(request, due or request.now),
         **extra,
     }
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
     if item_size(to_item(packed(row))) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
         raise RefusedError(ErrorCode.PAYLOAD_TOO_LARGE, "The request is too large to be stored")
-    _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now)
+    _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now, due=due)
     if (stored["action"], stored["payload"]) != (request.action, payload):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
     if "assembly_id" in stored:
@@ -470,23 +468,37 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     return acknowledgment(request, stored)
 
 
-def lane_of(request: Request) -> Message:
+def due_of(request: Request) -> float | None:
+    """The epoch seconds at which a job is due; None if it is due now. Raises RefusedError."""
+    if not request.metadata.keys() & {"run_at", "delay_seconds"}:
+        return None
+    from jobplane_keys import ValidationError, schedules  # not needed for most messages
+
+    try:
+        return schedules.due_at(request.metadata, request.now)
+    except ValidationError as error:
+        expected = str(error).removeprefix(f"{error.field}: ")
+        raise invalid("The job can't be scheduled", error.field, expected) from error
+
+
+def lane_of(request: Request, due: float) -> Message:
     """The attributes of a row whose job needs a slot of a lane; none without lanes."""
     limit, lane = ACTIONS[request.action].limit, action_lane(request.action)
     if limit is None:
         limit, lane = MAX_RUNNING_PER_TENANT, tenant_lane(request.connection["tenant_id"])
     if not limit:
         return {}
-    order = waiting_order(request.metadata.get("priority", "normal"), iso_time(request.now))
+    order = waiting_order(request.metadata.get("priority", "normal"), iso_time(due))
     return {"lane": lane, "lane_limit": limit, "waiting_order": order}
 
 
 def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
     """The acknowledgement of a stored request, with its status."""
-    queued = row["status"] == RequestStatus.PENDING
+    status = "queued" if row["status"] == RequestStatus.PENDING else row["status"].lower()
+    is_waiting = status in {"queued", "scheduled"}
     content = {
-        "status": "queued" if queued else row["status"].lower(),
-        "message": "Request queued" if queued else "Request already stored",
+        "status": status,
+        "message": f"Request {status}" if is_waiting else "Request already stored",
     }
     if "assembly_id" in row:
         content["assembly_id"] = row["assembly_id"]
@@ -540,11 +552,11 @@ def listen(owner: str, request: Request, target: str) -> bool:
     )
     is_new, is_open, has_room = (reason != "ConditionalCheckFailed" for reason in refused or "+++")
     if is_new and is_open and not has_room:
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR,
+        raise invalid(
             f"The connection has {MAX_SUBSCRIPTIONS:,} subscriptions, the most it may have;"
             " unsubscribe from jobs that have ended, or use another connection",
-            details=[fault("payload.request_id", f"at most {MAX_SUBSCRIPTIONS:,} subscriptions")],
+            "payload.request_id",
+            f"at most {MAX_SUBSCRIPTIONS:,} subscriptions",
         )
     return is_open
 
@@ -632,17 +644,9 @@ def create_upload(request: Request) -> Message:
     for number, file in enumerate(request.payload.files):
         if file.size > MAX_UPLOAD_BYTES:
             field = f"payload.files.{number}.size"
-            raise RefusedError(
-                ErrorCode.VALIDATION_ERROR,
-                "The file is too large",
-                details=[
-                    fault(
-                        field,
-                        f"at most {MAX_UPLOAD_BYTES} bytes; send a larger file in parts, by "
-                        "POST /s3/multipart",
-                    )
-                ],
-            )
+            most = f"at most {MAX_UPLOAD_BYTES} bytes"
+            text = f"{most}; send a larger file in parts, by POST /s3/multipart"
+            raise invalid("The file is too large", field, text)
     job = assembly_of(request, [file.md5hash for file in request.payload.files])
     found = dynamodb.get_item(
         TableName=ASSEMBLIES,
@@ -749,7 +753,7 @@ def cancel(request: Request) -> Message:
             return {"request_id": target, "status": row["status"].lower()}
         # After an earlier attempt, a worker must clean up.
         begun = row["attempts"] > 0 and "assembly_id" in row
-        if row["status"] != RequestStatus.PENDING or begun:
+        if row["status"] not in {RequestStatus.PENDING, RequestStatus.SCHEDULED} or begun:
             if lease.ask_to_cancel():
                 return {"request_id": target, "status": "cancelling"}
         elif ended := lease.cancel(row, error, request.now):
@@ -872,23 +876,17 @@ def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
     """Whether the request becomes a job. Raises RefusedError for unknown modes and policies."""
     mode = metadata.get("mode", found.mode)
     if mode not in {"sync", "async"} or (mode != found.mode and not found.forcible):
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR,
-            f"{found.name} does not run in that mode",
-            details=[fault("metadata.mode", f"only {found.mode!r} is possible")],
-        )
+        text = f"{found.name} does not run in that mode"
+        raise invalid(text, "metadata.mode", f"only {found.mode!r} is possible")
     if metadata.get("on_disconnect", "detach") not in {"detach", "cancel"}:
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR,
-            "Unknown policy",
-            details=[fault("metadata.on_disconnect", "expected 'detach' or 'cancel'")],
-        )
+        raise invalid("Unknown policy", "metadata.on_disconnect", "expected 'detach' or 'cancel'")
     if metadata.get("priority", "normal") not in PRIORITIES:
-        raise RefusedError(
-            ErrorCode.VALIDATION_ERROR,
-            "Unknown priority",
-            details=[fault("metadata.priority", f"expected one of {', '.join(PRIORITIES)}")],
-        )
+        expected = f"expected one of {', '.join(PRIORITIES)}"
+        raise invalid("Unknown priority", "metadata.priority", expected)
+    for field in ("run_at", "delay_seconds"):
+        if field in metadata and mode == "sync":
+            text = f"{found.name} is answered at once, and can't be scheduled"
+            raise invalid(text, f"metadata.{field}", "possible for a job only")
     return mode == "async"
 
 

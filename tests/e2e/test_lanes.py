@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from jobplane_keys import in_flight_shard, iso_time, owner_key, parse_iso_time, request_key
 from jobplane_keys.lanes import tenant_lane, waiting_order
-from tests.e2e.deployed import Deployed, Message, unique, until
+from tests.e2e.deployed import Deployed, Message, assert_ended_once, unique, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio, pytest.mark.timeout(300)]
 
@@ -23,7 +24,7 @@ class Crowd:
         self.owner = owner_key(self.tenant, "user")
         self.names: list[str] = []
 
-    def queue(self, seconds: float, priority: str = "normal") -> str:
+    def queue(self, seconds: float, priority: str = "normal", **changes: Any) -> str:
         """Store a job as router does; the stream of the table has it then."""
         now = time.time()
         name = f"req-{len(self.names):03}"
@@ -39,7 +40,7 @@ class Crowd:
             "lease_until": int(now) + 300, "lane": tenant_lane(self.tenant),
             "lane_limit": self.limit, "waiting_order": waiting_order(priority, f"{moment}-{name}"),
         }  # fmt: skip
-        self.deployed.put("requests", row)
+        self.deployed.put("requests", row | changes)
         return name
 
     def rows(self) -> list[Message]:
@@ -97,6 +98,37 @@ async def test_the_first_that_waits_is_the_next(deployed: Deployed) -> None:
     rows = await crowd.ended()
     started = [row["request_id"] for row in sorted(rows, key=lambda row: row["started_at"])]
     assert started == [first, high, normal, later, low]
+
+
+async def test_a_scheduled_job_takes_its_slot_when_it_is_due(deployed: Deployed) -> None:
+    """A job that comes later runs first; both wait for the one slot of the lane."""
+    crowd = Crowd(deployed, 1)
+    due = int(time.time()) + 3
+    late = crowd.queue(0, status="SCHEDULED", run_at=iso_time(due), lease_until=due)
+    soon = crowd.queue(0.5)
+    rows = {row["request_id"]: row for row in await crowd.ended()}
+    assert {row["status"] for row in rows.values()} == {"COMPLETED"}
+    assert parse_iso_time(rows[late]["started_at"]) >= due
+    assert rows[late]["started_at"] > rows[soon]["ended_at"]
+    await until(lambda: not crowd.slots(), "the slots are free")
+
+
+async def test_a_job_is_scheduled_over_the_socket(deployed: Deployed) -> None:
+    """It ends well when it is due; one that is due in a month is cancelled at once."""
+    async with deployed.socket(unique("user")) as socket:
+        for name, seconds in (("soon", 2), ("later", 30 * 24 * 3600)):
+            metadata = {"delay_seconds": str(seconds)}
+            job = {"id": name, "action": "delay", "payload": {"seconds": 0}, "metadata": metadata}
+            assert (await socket.ask(job))["status"] == "scheduled"
+        asked = {"action": "status", "payload": {"request_id": "later"}}
+        state = (await socket.ask(asked))["data"]
+        assert state["why_waiting"]["until"] == state["run_at"]
+        answer = await socket.ask({"action": "cancel", "payload": {"request_id": "later"}})
+        assert answer["data"]["status"] == "cancelled"
+        await socket.end_of("soon")
+        ended = await socket.ask({"action": "status", "payload": {"request_id": "soon"}})
+        assert ended["data"]["started_at"] >= ended["data"]["run_at"]
+        assert_ended_once(socket.of("soon"))
 
 
 async def test_killed_workers_lose_no_slot(deployed: Deployed) -> None:

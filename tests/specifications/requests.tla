@@ -21,6 +21,7 @@ CONSTANTS
 
 None == "none"
 Ended == {"COMPLETED", "FAILED", "CANCELLED"}
+Waiting == {"PENDING", "SCHEDULED"}
 
 VARIABLES
     row,          \* of the request
@@ -71,6 +72,7 @@ EndsOnce == If(HasEnded, "a request ends once")
 (* Its owner works, or will go on: it has the request for itself until the lease ends. *)
 TakesNoLease(w) ==
     If(row.owner \notin {None, w} /\ ~row.overdue, "a valid lease is not taken")
+NotEarly == If(row.status = "SCHEDULED" /\ ~row.overdue, "a request waits until it is due")
 Numbered(seq) == If(seq <= told, "each message has a seq of its own")
 Tell(seq) == told' = IF seq > told THEN seq ELSE told
 
@@ -80,7 +82,8 @@ Enqueue ==
     /\ row.status = None \/ "enqueue.absent" \in Dropped \/ "enqueue.expired" \in Dropped
     /\ \/ Holds("enqueue.absent", row.status = None)
        \/ Holds("enqueue.expired", FALSE)   \* a week after its end
-    /\ Write([NoRow EXCEPT !.status = "PENDING"], worker, FALSE)
+    /\ \E status \in {"PENDING", "SCHEDULED"} :
+        Write([NoRow EXCEPT !.status = status], worker, FALSE)
     /\ Breaks(If(row.status # None, "an id is used once"))
     /\ UNCHANGED <<document, joins, told>>
 
@@ -88,7 +91,7 @@ ReadToCancel ==
     /\ canceller.does = "idle"
     /\ row.status # None
     /\ ~HasEnded
-    /\ canceller' = [does |-> IF row.status = "PENDING" /\ row.attempts = 0 THEN "cancels"
+    /\ canceller' = [does |-> IF row.status \in Waiting /\ row.attempts = 0 THEN "cancels"
                               ELSE "asks", seq |-> row.seq + 1, saw |-> Seen]
     /\ UNCHANGED <<row, document, worker, joins, told, broken>>
 
@@ -141,12 +144,14 @@ Take(w) ==
               /\ Holds("take.mine", row.owner = w) \/ Holds("take.waited", row.overdue)
            \/ /\ Holds("take.processing", row.status = "PROCESSING")
               /\ Holds("take.left", row.overdue)
+           \/ /\ Holds("take.scheduled", row.status = "SCHEDULED")
+              /\ Holds("take.due", row.overdue)
         /\ row' = [Leased(row, same) EXCEPT !.status = "PROCESSING", !.owner = w,
                                              !.attempts = @ + 1]
         /\ \/ worker' = StaleAll(worker, same)
            \/ worker' = StaleAll(Job(w, worker), same)
         /\ canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
-    /\ Breaks(EndsOnce \cup TakesNoLease(w)
+    /\ Breaks(EndsOnce \cup TakesNoLease(w) \cup NotEarly
               \cup If(row.attempts >= MaxAttempts, "attempts are bounded"))
     /\ UNCHANGED <<document, joins, told>>
 
@@ -266,6 +271,7 @@ GiveUp(w) ==
 ReadOverdue(w) ==
     /\ worker[w].does = "idle"
     /\ row.overdue
+    /\ row.status # "SCHEDULED"   \* that starts
     /\ worker' = [worker EXCEPT ![w] = [Idle EXCEPT
                     !.does = IF row.attempts < MaxAttempts THEN "parks" ELSE "takes over",
                     !.saw = Seen]]
@@ -301,7 +307,19 @@ Requeue ==
     /\ Breaks(EndsOnce \cup TakesNoLease(None))
     /\ UNCHANGED <<document, joins, told>>
 
-(* A lease, or the time in which a worker should take the request, runs out. *)
+(* The sweeper, or the message of a request with a lane. *)
+Start ==
+    /\ row.status # None
+    /\ Holds("start.scheduled", row.status = "SCHEDULED")
+    /\ Holds("start.due", row.overdue)
+    /\ row.status # "PENDING"
+    /\ row' = [row EXCEPT !.status = "PENDING", !.overdue = FALSE]
+    /\ worker' = StaleAll(worker, FALSE)
+    /\ \E same \in BOOLEAN : canceller' = [canceller EXCEPT !.saw = Stale(@, same)]
+    /\ Breaks(EndsOnce \cup TakesNoLease(None) \cup NotEarly)
+    /\ UNCHANGED <<document, joins, told>>
+
+(* A lease, or the time in which a worker should take the request, runs out; or a request is due. *)
 Expire ==
     /\ row.status # None
     /\ ~HasEnded
@@ -310,7 +328,7 @@ Expire ==
     /\ UNCHANGED <<document, worker, canceller, joins, told, broken>>
 
 Next ==
-    \/ Enqueue \/ ReadToCancel \/ Cancel \/ CancelAgain \/ AskToCancel \/ Requeue \/ Expire
+    \/ Enqueue \/ ReadToCancel \/ Cancel \/ CancelAgain \/ AskToCancel \/ Requeue \/ Start \/ Expire
     \/ \E w \in Workers :
         \/ Take(w) \/ Renew(w) \/ ReadDocument(w) \/ BeginDocument(w) \/ EndDocument(w)
         \/ ReadToEnd(w) \/ StopDocument(w) \/ StopAgain(w) \/ FindEnd(w) \/ Finish(w)

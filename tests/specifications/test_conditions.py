@@ -156,6 +156,7 @@ SENT: dict[str, Callable[[Recorder], None]] = {
     "requests.PutBack": of_request(lambda lease: lease.put_back("me", 1, NOW, keep=True)),
     "requests.Park": of_request(lambda lease: lease.park(READ, NOW)),
     "requests.Requeue": of_request(lambda lease: lease.requeue(NOW)),
+    "requests.Start": of_request(lambda lease: lease.start(NOW)),
     "requests.Cancel": of_request(lambda lease: lease.cancel(READ, {}, NOW)),
     "requests.AskToCancel": of_request(lambda lease: lease.ask_to_cancel()),
     "requests.BeginDocument": begin,

@@ -549,11 +549,11 @@ class Processor:
         self.sockets.wait_for(lambda: len(self.sockets.posts) == count)
 
 
-def message(row: Row, name: str = "m-1", receives: int = 1) -> Row:
+def message(row: Row, name: str = "m-1", receives: int = 1, **more: Any) -> Row:
     """The message of the queue `jobs` about a row, as Lambda hands it over."""
     found: Row = event("processor", "delay-completed")["Records"][0]
     found |= {"messageId": name, "receiptHandle": f"receipt-{name}"}
-    found["body"] = json.dumps({key: row[key] for key in ("owner", "request_id")})
+    found["body"] = json.dumps({key: row[key] for key in ("owner", "request_id")} | more)
     found["attributes"] |= {"ApproximateReceiveCount": str(receives)}
     return found
 

@@ -211,6 +211,21 @@ async def test_request_of_a_queued_action_returns_its_acknowledgement(line: Line
     assert isinstance(await anext(line.socket), CompleteMessage)
 
 
+async def test_a_scheduled_job_is_new_as_well(line: Line) -> None:
+    """It is not sent again because of its status."""
+    line.mute.add("delay")
+    task = running(line.socket.request("delay"))
+    await line.until(lambda: line.sent("delay"))
+    (sent,) = line.sent("delay")
+    acknowledgment = {"type": "acknowledgment", "request_id": sent["id"], "timestamp": TIME}
+    await line.say(acknowledgment | {"status": "scheduled", "message": "Request scheduled"})
+    assert (await task)["status"] == "scheduled"
+    await line.complete(sent["id"])
+    assert isinstance(await anext(line.socket), CompleteMessage)
+    assert not line.sent("subscribe")
+    assert len(line.sent("delay")) == 1
+
+
 async def test_progress_before_the_acknowledgement_is_delivered(line: Line) -> None:
     """A fast worker may post first; both messages arrive, each once."""
     line.mute.add("delay")

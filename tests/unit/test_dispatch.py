@@ -95,6 +95,26 @@ def test_the_trace_goes_on_with_the_message(dispatch: Dispatch) -> None:
     assert found == [sent, None, None]
 
 
+@pytest.mark.parametrize("lane", [None, "tenant#tenant-1"])
+def test_a_message_is_delayed_until_its_request_is_due(
+    dispatch: Dispatch, lane: str | None
+) -> None:
+    """One that is due later than SQS can delay is left to the sweep. With a lane, no slot is taken:
+    the message says that the request is to be put into the stream again.
+    """
+    now = 1_800_000_000
+    clock = SimpleNamespace(time=lambda: now + 0.25)
+    dispatch.stack.monkeypatch.setattr(dispatch.module, "time", clock)
+    dues = [now - 9, now + 60, now + 890, now + 910]
+    more: Row = {"status": "SCHEDULED", "lane": lane, "lane_limit": lane and 1}
+    rows = [request(f"req-{n}", lease_until=due, **more) for n, due in enumerate(dues)]
+    assert dispatch.deliver(*map(record, rows)) == []
+    assert [entry.get("DelaySeconds", 0) for entry in dispatch.entries()] == [0, 60, 890]
+    bodies = [json.loads(entry["MessageBody"]) for entry in dispatch.entries()]
+    assert [body.get("due", False) for body in bodies] == [lane is not None] * 3
+    assert dispatch.stack.items("lanes") == []
+
+
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (10, [10]), (25, [10, 10, 5])])
 def test_ten_messages_in_a_call(dispatch: Dispatch, count: int, sizes: list[int]) -> None:
     """SQS takes no more; all are sent, in the order of the records, under distinct ids."""

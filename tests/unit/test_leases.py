@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from jobplane_keys import to_item
+from jobplane_keys.lanes import why_waiting
 from jobplane_leases import (
     DocumentChangedError,
     Lease,
@@ -35,6 +36,7 @@ from tests.unit.stack import (
     client_error,
     connection,
     ended,
+    iso,
     request,
     shard,
 )
@@ -208,6 +210,8 @@ MINE = PENDING | {
 }  # fmt: skip
 OTHERS = MINE | {"lease_owner": "other"}
 PARKED = PENDING | {"status": "RETRYING", "attempts": 1, "lease_until": int(NOW) + 10}
+SCHEDULED = PENDING | {"status": "SCHEDULED", "lease_until": int(NOW)}
+EARLY = SCHEDULED | {"lease_until": int(NOW) + 1}
 ENDED = ended()
 
 type Step = Callable[[RequestLease], Any]
@@ -254,6 +258,11 @@ STEPS: dict[str, Case] = {
     "take the last attempt": (
         take, PENDING | {"attempts": 3}, TAKEN | {"attempts": 4}, PENDING | {"attempts": 4},
     ),
+    "take what is due": (take, SCHEDULED, TAKEN | {"attempts": 1}, EARLY),
+    "start": (
+        lambda lease: lease.start(NOW), SCHEDULED,
+        {"status": "PENDING", "lease_until": int(NOW) + 300}, EARLY,
+    ),
     "take over": (
         lambda lease: lease.take_over(OTHERS, ME, NOW), OTHERS, TAKEN,
         OTHERS | {"lease_until": int(NOW) + 61},
@@ -288,6 +297,14 @@ STEPS: dict[str, Case] = {
             "cancel_requested": True, "ended_at": MOMENT,
         },
         PENDING | {"lease_until": int(NOW) + 301},
+    ),
+    "cancel what is scheduled": (
+        lambda lease: lease.cancel(EARLY, {}, NOW), EARLY,
+        NO_LEASE | {
+            "status": "CANCELLED", "seq": 1, "error": {}, "cancel_requested": True,
+            "ended_at": MOMENT,
+        },
+        PENDING,
     ),
     "ask to cancel": (
         lambda lease: lease.ask_to_cancel(), MINE, {"cancel_requested": True}, ENDED,
@@ -396,6 +413,17 @@ def test_a_request_is_enqueued(stack: Stack, lose: bool) -> None:
         "lease_shard": shard("req-1"), "lease_until": int(NOW) + 300,
         "created_at": MOMENT, "updated_at": MOMENT, "ttl": int(NOW) + 7 * 86400,
     }  # fmt: skip
+
+
+def test_a_request_that_is_due_later_is_scheduled(stack: Stack) -> None:
+    """It is overdue from then on, and kept for a week after that."""
+    due = NOW + 20 * 86400
+    enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW, due=due)
+    row = stack.request()
+    assert (row["status"], row["run_at"]) == ("SCHEDULED", iso(due))
+    assert due <= row["lease_until"] < due + 1
+    assert row["ttl"] == int(due) + 7 * 86400
+    assert why_waiting(row) == {"reason": "scheduled", "since": MOMENT, "until": iso(due)}
 
 
 def test_an_id_is_enqueued_once(stack: Stack) -> None:

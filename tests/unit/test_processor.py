@@ -1456,6 +1456,29 @@ def test_the_sweeper_requeues_an_overdue_request(
     assert stack.sockets.posts == []
 
 
+@pytest.mark.parametrize("lane", [None, "tenant#tenant-1"])
+def test_a_request_that_is_due_is_started(
+    processor: Processor, stack: Stack, output: Output, lane: str | None
+) -> None:
+    """By the sweep or by a message, not before; one with a lane goes to dispatch first."""
+    row = request(status="SCHEDULED", lane=lane, lane_limit=lane and 1, run_at=iso(time.time()))
+    due = row | {"lease_until": int(time.time())}
+    found = message(row, due=True) if lane else message(row)
+    stack.put("requests", row)
+    assert processor.sweep() == {}
+    assert processor.deliver(found) == []
+    assert stack.request() == row
+    stack.put("requests", due)
+    assert processor.deliver(found, found) == []
+    assert stack.request()["status"] == ("PENDING" if lane else "COMPLETED")
+    stack.put("requests", due)
+    assert processor.sweep() == {"started": 1}
+    assert stack.request()["status"] == "PENDING"
+    if not lane:
+        (waited,) = output.metric("QueueLatency")
+        assert waited["QueueLatency"] < 60_000
+
+
 @pytest.mark.parametrize("status", ["PROCESSING", "PENDING", "RETRYING"])
 def test_the_sweeper_fails_a_spent_request(processor: Processor, stack: Stack, status: str) -> None:
     """With TIMEOUT; the client gets one message."""

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -783,6 +783,65 @@ def test_a_limit_makes_a_lane(
     row = stack.request()
     order = {"waiting_order": f"0#{row['created_at']}"} if lane else {}
     assert {name: row[name] for name in row if "lane" in name or "order" in name} == lane | order
+
+
+DELAYS = [
+    ({"delay_seconds": "60"}, 60), ({"delay_seconds": "2592000"}, 30 * 86400),
+    ({"delay_seconds": "0"}, None), ({"run_at": -60}, None), ({"run_at": 3600}, 3600),
+    ({"run_at": 30 * 86400 - 60}, 30 * 86400 - 60),
+]  # fmt: skip
+
+
+def metadata_of(given: Row) -> Row:
+    """`run_at` as a text, of so many seconds from now."""
+    moment = datetime.now().astimezone() + timedelta(seconds=given.get("run_at", 0))
+    return given | ({"run_at": moment.isoformat()} if "run_at" in given else {})
+
+
+@pytest.mark.parametrize(("given", "seconds"), DELAYS)
+def test_a_job_can_be_scheduled(
+    router: Router, stack: Stack, given: Row, seconds: int | None
+) -> None:
+    """By one PutItem. What is due now, or was before, is queued."""
+    calls = stack.calls(router.module.dynamodb)
+    began, metadata = time.time(), metadata_of(given)
+    answer = router.ask("delay", {}, id="req-1", metadata=metadata)
+    assert calls.counts() == {"GetItem": 1, "PutItem": 1}
+    row = stack.request()
+    if seconds is None:
+        assert (answer["status"], row["status"]) == ("queued", "PENDING")
+        return
+    assert (answer["status"], answer["message"]) == ("scheduled", "Request scheduled")
+    assert 0 <= row["lease_until"] - began - seconds < 60
+    state = router.data("status", REQ_1)
+    assert state["why_waiting"]["until"] == state["run_at"] == row["run_at"]
+    assert router.ask("delay", {}, id="req-1", metadata=metadata)["status"] == "scheduled"
+    assert stack.request() == row
+    assert router.cancel() == "cancelled"
+    assert stack.request()["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"delay_seconds": "2592001"}, "delay_seconds"), ({"delay_seconds": "-1"}, "delay_seconds"),
+        ({"delay_seconds": "1.5"}, "delay_seconds"), ({"delay_seconds": "9" * 99}, "delay_seconds"),
+        ({"delay_seconds": "٣"}, "delay_seconds"), ({"run_at": "soon"}, "run_at"),
+        ({"run_at": "2026-11-22T10:15:30"}, "run_at"), ({"run_at": 31 * 86400}, "run_at"),
+        ({"run_at": -31 * 86400}, "run_at"), ({"run_at": "0001-01-01T00:00:00+23:59"}, "run_at"),
+        ({"run_at": 60, "delay_seconds": "60"}, "run_at"),
+    ],
+)  # fmt: skip
+def test_a_schedule_that_is_malformed_is_refused(
+    router: Router, stack: Stack, given: Row, field: str
+) -> None:
+    is_text = isinstance(given.get("run_at", ""), str)
+    metadata = given if is_text else metadata_of(given)
+    error = router.error({"action": "delay", "metadata": metadata})
+    assert [each["field"] for each in error["details"]] == [f"metadata.{field}"]
+    sync = router.error({"action": "echo", "metadata": metadata})
+    assert sync["details"][0]["message"] == "possible for a job only"
+    assert stack.items("requests") == []
 
 
 def test_an_unknown_priority_is_refused(router: Router) -> None:

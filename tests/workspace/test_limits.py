@@ -15,6 +15,7 @@ import jobplane_robots._io as robots
 from jobplane.reference.documents import rows_of
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
+from jobplane_keys import schedules
 from jobplane_models import payloads
 from jobplane_models._base import MAX_OBJECT_BYTES
 from jobplane_robots import _registry as robots_registry
@@ -82,6 +83,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "jobs of an action that run at a time": (
             "no limit" if {each.limit for each in router.ACTIONS.values()} == {None} else "a limit"
         ),
+        "a job is scheduled ahead": f"{schedules.MAX_AHEAD_SECONDS // DAY} days",
         "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
         "an attempt of an AWS call": (
             f"{keys.CLIENT_OPTIONS['connect_timeout']} s to connect, "

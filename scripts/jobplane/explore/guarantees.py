@@ -261,6 +261,18 @@ class LeaseWhileItLives(Guarantee):
             )
 
 
+class NeverEarly(Guarantee):
+    """A scheduled job does not start before it is due."""
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table != "requests" or not old or not new or old["status"] != "SCHEDULED":
+            return
+        early = old["lease_until"] - self.world.now
+        if new["status"] in {"PENDING", "PROCESSING"} and early > TOLERANCE_SECONDS:
+            raise self.broken(f"{change.task} starts {new['request_id']} {early:.0f} s too early.")
+
+
 class LaneSlotsKept(Guarantee):
     """A lane runs at most as many jobs as it has slots, and no slot stays with an ended job."""
 

@@ -160,6 +160,16 @@ def expired(world: World) -> None:
     listeners[1].leave()
 
 
+@scenario("schedule", *JOBS)
+def schedule(world: World) -> None:
+    """Two scheduled jobs of a lane with one slot, and one that is due in an hour is cancelled."""
+    client = world.connect("origin")
+    with patch.object(world.stage.module("router"), "MAX_RUNNING_PER_TENANT", 1):
+        for name, seconds in (("first", "20"), ("second", "20"), ("later", "3600")):
+            delayed(client, name, delay_seconds=seconds)
+    world.connect("device").say("cancel", {"request_id": "later"})
+
+
 @scenario("sweep", *JOBS)
 def sweep(world: World) -> None:
     """The sweeper comes while a worker runs a job that reports its progress."""

@@ -878,7 +878,9 @@ class World:
         if short == "requests" and after:
             was_pending = before is not None and before["status"] == "PENDING"
             has_ended = "ended_at" in after and before is not None and "ended_at" not in before
-            if after["status"] == "PENDING" and not was_pending or has_ended and "lane" in after:
+            is_new = before is None and after["status"] == "SCHEDULED"
+            may_run = is_new or (after["status"] == "PENDING" and not was_pending)
+            if may_run or (has_ended and "lane" in after):
                 self._stream(before, after)
 
     def _context(self, process: Process) -> Any:

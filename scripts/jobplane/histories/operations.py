@@ -235,7 +235,7 @@ def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
         case "RETRYING" if "status = :set_status" in change:
             return "Park", given
         case "PENDING" if "status = :set_status" in change:
-            return "Requeue", given
+            return ("Start" if "scheduled" in given else "Requeue"), given
         case _ if "lease_until = :set_lease_until" in change:
             return "Renew", given
     changed = {word.strip(",") for word in change.split()}

@@ -106,7 +106,10 @@ def _take(request: Request | None, given: Given, start: float) -> State:
     if request is None or request.attempts >= request.most:
         return None
     over = _is_over(request, _now(given, start))
-    may = {"PENDING": True, "RETRYING": over or request.owner == given["me"], "PROCESSING": over}
+    may = {
+        "PENDING": True, "RETRYING": over or request.owner == given["me"], "PROCESSING": over,
+        "SCHEDULED": over,
+    }  # fmt: skip
     if not may.get(request.status):
         return None
     return _leased(request, given)._replace(attempts=request.attempts + 1)
@@ -171,8 +174,19 @@ def _requeue(request: Request | None, given: Given, _: float) -> State:
     return request._replace(status="PENDING", until=until, write=given["write_id"])
 
 
+def _start(request: Request | None, given: Given, start: float) -> State:
+    if request is None or request.status != "SCHEDULED":
+        return None
+    if not _is_over(request, _now(given, start)):
+        return None
+    until = given["set"]["lease_until"]
+    return request._replace(status="PENDING", until=until, write=given["write_id"])
+
+
 def _cancel(request: Request | None, given: Given, _: float) -> State:
-    if request is None or request.status != "PENDING" or not _as_read(request, given):
+    if request is None or request.status not in {"PENDING", "SCHEDULED"}:
+        return None
+    if not _as_read(request, given):
         return None
     return request._replace(
         status="CANCELLED", owner=None, until=None, seq=given["set"]["seq"], asked=True,
@@ -284,7 +298,7 @@ def _release_owned(claim: Claim | None, given: Given, _: float) -> State:
 OF_REQUESTS: dict[str, Rule] = {
     "Enqueue": _enqueue, "Take": _take, "TakeOver": _take_over, "Renew": _renew,
     "Finish": _finish, "PutBack": _put_back, "Park": _park, "Requeue": _requeue,
-    "Cancel": _cancel, "AskToCancel": _ask_to_cancel, "BeginDocument": _begin,
+    "Start": _start, "Cancel": _cancel, "AskToCancel": _ask_to_cancel, "BeginDocument": _begin,
     "WaitForLane": _wait_for_lane, "LeaveQueue": _leave_queue, "See": _see,
 }  # fmt: skip
 OF_CLAIMS: dict[str, Rule] = {

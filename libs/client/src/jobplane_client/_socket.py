@@ -89,7 +89,7 @@ _REFUSAL_RETRIES = 5
 _REMEMBERED_ENDS = 10_000
 _MESSAGE_TOO_BIG = 1009
 
-_NEW_REQUEST = ("queued", "PENDING")
+_NEW_REQUEST = ("queued", "scheduled", "PENDING")
 # Their payload may be an object in the service's bucket.
 _STORED_PAYLOADS = ("create_upload", "process_assembly")
 

@@ -73,9 +73,11 @@ def why_waiting(row: Mapping[str, Any]) -> dict[str, str] | None:
     """Why a request does not run, and since when; None if it runs or has ended.
 
     `queued`: a worker will take it. `lane_full`: as many of its lane run as may. `retrying`: an
-    attempt failed, and the next one follows.
+    attempt failed, and the next one follows. `scheduled`: it is not due before `until`.
     """
     match row["status"]:
+        case RequestStatus.SCHEDULED:
+            return {"reason": "scheduled", "since": row["created_at"], "until": row["run_at"]}
         case RequestStatus.PENDING if "waiting_since" in row:
             return {"reason": "lane_full", "since": row["waiting_since"]}
         case RequestStatus.PENDING:

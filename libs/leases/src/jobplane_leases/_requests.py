@@ -1,25 +1,27 @@
 """The states of a request, and every write that leads from one to another.
 
-A row is PENDING, PROCESSING or RETRYING until it ends as COMPLETED, FAILED or CANCELLED. Until
-then it has `lease_shard` and `lease_until`, by which the sweeper finds it; `lease_owner` is there
-while a worker has it.
+A row is SCHEDULED, PENDING, PROCESSING or RETRYING until it ends as COMPLETED, FAILED or CANCELLED.
+Until then it has `lease_shard` and `lease_until`, by which the sweeper finds it; `lease_owner` is
+there while a worker has it. That of a SCHEDULED row is overdue when the request is due.
 
 | write | from | to |
 |---|---|---|
-| `enqueue_request` | no row, or one past its `ttl` | PENDING |
-| `take` | PENDING; RETRYING of its owner; RETRYING or PROCESSING, overdue | PROCESSING |
+| `enqueue_request` | no row, or one past its `ttl` | PENDING or SCHEDULED |
+| `start` | SCHEDULED, overdue | PENDING |
+| `take` | PENDING; RETRYING of its owner; RETRYING, PROCESSING or SCHEDULED, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
 | `renew` | PROCESSING of its owner | the same, with a later `lease_until` |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
 | `park` | unchanged since it was read | RETRYING without an owner |
 | `requeue` | RETRYING without an owner | PENDING |
-| `cancel` | PENDING, unchanged since it was read | CANCELLED |
+| `cancel` | PENDING or SCHEDULED, unchanged since it was read | CANCELLED |
 | `wait_for_lane` | PENDING | the same, in the lane's queue |
 | `leave_queue` | in the lane's queue | the same, without it |
 | `ask_to_cancel` | not ended | the same, with `cancel_requested` |
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,15 +74,18 @@ class RequestLease:
     def take(self, lease: Lease, now: float) -> Row | None:
         """Lease the request for one more attempt; None if it is not available.
 
-        It is not while a worker has it, when it has ended, and when its attempts are used up.
+        It is not while a worker has it, before it is due, when it has ended, and when its attempts
+        are used up.
         """
         return self._lease(
             lease,
             now,
             "attempts < max_attempts AND (#status = :pending"
             " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
-            " OR (#status = :processing AND lease_until <= :now))",
+            " OR (#status = :processing AND lease_until <= :now)"
+            " OR (#status = :scheduled AND lease_until <= :now))",
             {
+                "scheduled": RequestStatus.SCHEDULED,
                 "pending": RequestStatus.PENDING,
                 "retrying": RequestStatus.RETRYING,
                 "now": int(now),
@@ -144,9 +149,18 @@ class RequestLease:
             now,
         ).done
 
+    def start(self, now: float) -> bool:
+        """Put a request that was SCHEDULED into the stream; False if it is not due, or was not."""
+        return self._change(
+            {"status": RequestStatus.PENDING, "lease_until": int(now) + PICK_UP_SECONDS},
+            "#status = :scheduled AND lease_until <= :now",
+            {"scheduled": RequestStatus.SCHEDULED, "now": int(now)},
+            now,
+        ).done
+
     def cancel(self, row: Mapping[str, Any], error: Row, now: float) -> Row | None:
-        """End a request that is PENDING in `row`, and use the next `seq`; None if `row` has
-        changed.
+        """End a request that no worker has had, and use the next `seq`; None if `row`, which is
+        PENDING or SCHEDULED, has changed.
         """
         progress = row.get("progress") or {}
         changes = {
@@ -156,8 +170,7 @@ class RequestLease:
             "cancel_requested": True,
             "ended_at": iso_time(now),
         }
-        condition, values = _as_read({**row, "status": RequestStatus.PENDING})
-        done, ended = self._change(changes, condition, values, now, (*_LEASE, *_QUEUE))
+        done, ended = self._change(changes, *_as_read(row), now, (*_LEASE, *_QUEUE))
         return ended if done else None
 
     def wait_for_lane(self, shard: str, now: float) -> bool:
@@ -274,11 +287,13 @@ class RequestLease:
         )
 
 
-def enqueue_request(dynamodb: Any, table: str, row: Mapping[str, Any], now: float) -> Written:
-    """Store a request that waits for a worker, if its id is free.
+def enqueue_request(
+    dynamodb: Any, table: str, row: Mapping[str, Any], now: float, *, due: float | None = None
+) -> Written:
+    """Store a request that waits for a worker, or until it is due, if its id is free.
 
     `row` has `owner`, `request_id` and the other attributes of the request; those of its state are
-    added.
+    added. `due` is in epoch seconds.
     """
     moment = iso_time(now)
     waiting = {
@@ -291,8 +306,14 @@ def enqueue_request(dynamodb: Any, table: str, row: Mapping[str, Any], now: floa
         "lease_until": int(now) + PICK_UP_SECONDS,
         "created_at": moment,
         "updated_at": moment,
-        "ttl": ttl_after(now, REQUEST_TTL_SECONDS),
+        "ttl": ttl_after(due or now, REQUEST_TTL_SECONDS),
     }
+    if due is not None:
+        waiting |= {
+            "status": RequestStatus.SCHEDULED,
+            "run_at": iso_time(due),
+            "lease_until": math.ceil(due),
+        }
     return create(
         dynamodb,
         table,

@@ -68,14 +68,15 @@ class StoredProgress(Open):
 
 
 class WhyWaiting(Open):
-    """Why a job does not run, and since when.
+    """Why a job does not run, since when, and until when if that is known.
 
     `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
-    may. `retrying`: an attempt has failed, and another one follows.
+    may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
     """
 
-    reason: Literal["queued", "lane_full", "retrying"]
+    reason: Literal["queued", "lane_full", "retrying", "scheduled"]
     since: IsoTime
+    until: IsoTime | None = None
 
 
 class RequestState(Open):
@@ -91,6 +92,7 @@ class RequestState(Open):
     assembly_id: AssemblyId | None = None
     cancel_requested: bool
     created_at: IsoTime
+    run_at: IsoTime | None = None
     started_at: IsoTime | None = None
     updated_at: IsoTime
     ended_at: IsoTime | None = None

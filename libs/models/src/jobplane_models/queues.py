@@ -29,10 +29,14 @@ class WebhookDelivery(Input):
 
 
 class QueuedRequest(Input):
-    """A request that a worker is to take; `owner` is `tenant#user`. Its state is in its row."""
+    """A request that a worker is to take; `owner` is `tenant#user`. Its state is in its row.
+
+    `due`: it was SCHEDULED and has a lane, and must only be put into the stream again.
+    """
 
     owner: Annotated[str, Field(pattern=r"^[^#]+#[^#]+$")]
     request_id: RequestId
+    due: bool = False
 
 
 class FoundAttachment(Input):

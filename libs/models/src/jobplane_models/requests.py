@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field
 
-from jobplane_models._base import Input, RequestId
+from jobplane_models._base import Input, IsoTime, RequestId
 from jobplane_models.payloads import (
     CreateUpload,
     Delay,
@@ -26,6 +26,8 @@ class Metadata(Input):
     mode: Literal["sync", "async"] = "sync"
     on_disconnect: Literal["detach", "cancel"] = "detach"
     priority: Literal["high", "normal", "low"] = "normal"
+    run_at: IsoTime | None = None
+    delay_seconds: Annotated[str, Field(pattern=r"^[0-9]{1,7}$")] | None = None
 
 
 class SyncMetadata(Metadata):
