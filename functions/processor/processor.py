@@ -83,11 +83,14 @@ from jobplane_leases import (
     write_assembly,
 )
 from jobplane_leases.jobs import (
+    STEP_ATTRIBUTES,
     JobCancelledError,
+    JobTooLongError,
     LeasedJob,
     OutOfTimeError,
     Pace,
     Progress,
+    StepError,
     TransientError,
 )
 from jobplane_robots import (
@@ -120,6 +123,7 @@ WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 TEMPLATES_INDEX_PATH = os.environ.get("TEMPLATES_INDEX_PATH", "templates/index.json")
 BRANCH = os.environ.get("BRANCH", "main")
 LEASE_SECONDS = int(os.environ.get("LEASE_SECONDS", "120"))
+MAX_JOB_SECONDS = int(os.environ.get("MAX_JOB_SECONDS", "86400"))
 MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
 CONCURRENT_REQUESTS = int(os.environ.get("CONCURRENT_REQUESTS", "4"))
 VERSION = os.environ.get("VERSION", "0.1.0")
@@ -269,6 +273,7 @@ class Job(LeasedJob):
 
     def __init__(self, row: Row, invocation: Invocation, outbox: Outbox | None = None) -> None:
         super().__init__(request_of(row["owner"], row["request_id"]), row, invocation)
+        self.ends_at = parse_iso_time(row["started_at"]) + MAX_JOB_SECONDS
         self.outbox = outbox or Outbox()
         self.listeners = Listeners(
             dynamodb,
@@ -353,6 +358,18 @@ class Job(LeasedJob):
 
     def failed(self, problem: str, error: Exception) -> None:
         telemetry.exception(problem, error)
+
+    def put_object(self, name: str, body: bytes) -> None:
+        put_result(f"{self.folder}/{name}", body)
+
+    def get_object(self, name: str) -> bytes:
+        with open_object(f"{self.folder}/{name}") as stream:
+            return stream.read()
+
+    @property
+    def folder(self) -> str:
+        """The prefix of the keys of the request's objects."""
+        return f"results/requests/{owner_digest(self.owner)}/{self.request_id}"
 
     def _keep_safely(self) -> None:
         with telemetry.trace(self.row.get("trace_header")):
@@ -563,11 +580,12 @@ def stored_result(job: Job, result: Row) -> Row:
     text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
     stored: Row = {"links": list(LINKS.get(job.row["action"], ()))}
     shown = json.dumps(shown_result(stored, text, sign_download), ensure_ascii=False).encode()
-    room = MAX_ITEM_BYTES - ROW_RESERVE_BYTES - item_size(to_item(job.row))
+    row = {name: value for name, value in job.row.items() if name not in STEP_ATTRIBUTES}
+    room = MAX_ITEM_BYTES - ROW_RESERVE_BYTES - item_size(to_item(row))
     fits = len(text.encode()) <= room
     if len(shown) <= MAX_MESSAGE_BYTES and fits:
         return stored | {"result": text}
-    prefix = f"results/requests/{owner_digest(job.owner)}/{job.request_id}/{job.attempt}"
+    prefix = f"{job.folder}/{job.attempt}"
     stored["result_key"] = put_result(f"{prefix}.json", shown)
     if fits:
         return stored | {"result": text}
@@ -600,6 +618,16 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
         attempts=None if counts else job.row["attempts"] - 1,
         patient_until=job.patient_until,
     )
+
+
+def hand_over(job: Job) -> None:
+    """Leave a request whose steps are stored so far to the next invocation, at once.
+
+    It does not count as an attempt. If this ends between the two writes, the sweeper continues.
+    """
+    put_back(job, 0, keep=False, counts=False)
+    job.request.requeue(time.time())
+    telemetry.info("job handed over", attempts=job.row["attempts"])
 
 
 def read_assembly(assembly_id: str) -> Row | None:
@@ -1115,6 +1143,8 @@ def attempt(job: Job) -> float | None:
         with job, job.while_connected():
             if row.get("cancel_requested"):
                 raise JobCancelledError
+            if time.time() >= job.ends_at:
+                raise JobTooLongError
             outcome = stored_result(job, run_of(row)(job))
         finish(job, RequestStatus.COMPLETED, outcome)
     except LeaseLostError:
@@ -1149,6 +1179,9 @@ def settle(job: Job, error: Exception) -> float | None:
     if isinstance(error, RequestError):
         finish(job, RequestStatus.FAILED, {"error": error.body})
         return None
+    if isinstance(error, OutOfTimeError) and job.has_stored_step:
+        hand_over(job)
+        return None
     retryable = isinstance(error, OutOfTimeError | TransientError) or is_transient(error)
     telemetry.exception("attempt failed", error, attempt=job.row["attempts"], transient=retryable)
     if retryable and job.row["attempts"] < job.row["max_attempts"]:
@@ -1165,7 +1198,9 @@ def fail(job: Job, error: Exception, retryable: bool) -> None:
     """Fail a request that has no attempts left, or whose error is not transient."""
     if isinstance(error, OutOfTimeError):
         code, text = ErrorCode.TIMEOUT, "The job takes longer than a worker may run"
-    elif isinstance(error, TransientError):
+    elif isinstance(error, JobTooLongError):
+        code, text = ErrorCode.TIMEOUT, f"The job takes longer than {MAX_JOB_SECONDS} seconds"
+    elif isinstance(error, StepError | TransientError):
         code, text = ErrorCode.PROCESSING_FAILED, str(error)
     elif retryable:
         code, text = ErrorCode.SERVICE_UNAVAILABLE, "The job failed several times"

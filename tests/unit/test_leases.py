@@ -222,6 +222,10 @@ def renew(lease: RequestLease) -> Any:
     return lease.renew(ME, NOW, {"seq": 4, "percentage": 50})
 
 
+def store_steps(lease: RequestLease) -> Any:
+    return lease.store_steps("me", {"steps": [{"name": "a"}], "step_count": 1}, NOW)
+
+
 def finish(lease: RequestLease) -> Any:
     return lease.finish("me", {"status": "COMPLETED", "seq": 5, "result": "{}"}, NOW)
 
@@ -243,6 +247,7 @@ TAKEN = {
     "lease_shard": shard("req-1"), "started_at": MOMENT, "updated_at": MOMENT,
 }  # fmt: skip
 NO_LEASE: Row = {"lease_owner": None, "lease_until": None, "lease_shard": None}
+NO_STEPS: Row = {"steps": None, "step_count": None}
 
 # By name: the step, the row that it finds, what it changes of that, and a row that it refuses.
 STEPS: dict[str, Case] = {
@@ -271,9 +276,13 @@ STEPS: dict[str, Case] = {
         renew, MINE,
         {"lease_until": int(NOW) + 120, "progress": {"seq": 4, "percentage": 50}}, OTHERS,
     ),
+    "store steps": (
+        store_steps, MINE, {"steps": [{"name": "a"}], "step_count": 1}, OTHERS,
+    ),
     "finish": (
-        finish, MINE,
-        NO_LEASE | {"status": "COMPLETED", "seq": 5, "result": "{}", "ended_at": MOMENT}, OTHERS,
+        finish, MINE | {"steps": [], "step_count": 1},
+        NO_LEASE | NO_STEPS
+        | {"status": "COMPLETED", "seq": 5, "result": "{}", "ended_at": MOMENT}, OTHERS,
     ),
     "put back": (
         put_back, MINE,
@@ -320,7 +329,8 @@ def lease_of(stack: Stack) -> RequestLease:
 
 def after(row: Row, changes: Row, stored: Row) -> Row:
     """A row with its changes; the time and the id of the write are as they were stored."""
-    written = {name: stored[name] for name in ("updated_at", "write_id") if name in stored}
+    names = ("updated_at", "write_id", "step_write_id")
+    written = {name: stored[name] for name in names if name in stored}
     changed = row | changes | written
     return {name: value for name, value in changed.items() if value is not None}
 
@@ -335,7 +345,7 @@ def test_a_refused_step(stack: Stack, step: Step, row: Row, changes: Row, refuse
             answer = step(lease_of(stack))
         except LeaseLostError:
             answer = None
-            assert step in (renew, finish, put_back, keep)
+            assert step in (renew, store_steps, finish, put_back, keep)
         assert not answer
         assert stack.items("requests") == ([there] if there else [])
 

@@ -16,6 +16,7 @@ from jobplane.reference.documents import rows_of
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
 from jobplane_keys import schedules
+from jobplane_leases.jobs import MAX_STEP_BYTES, MAX_STEPS
 from jobplane_models import payloads
 from jobplane_models._base import MAX_OBJECT_BYTES
 from jobplane_robots import _registry as robots_registry
@@ -70,6 +71,10 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",
         "attempts of a request": f"{router.MAX_ATTEMPTS}",
         "a lease without progress": f"{stage['leaseSeconds']} s",
+        "a job, all its invocations together": (
+            f"{stage['maxJobSeconds'] // HOUR} h from its first start"
+        ),
+        "steps of a job": f"{MAX_STEPS:,}, with results of {MAX_STEP_BYTES // MIB} MiB of JSON",
         "a batch of the stream of `requests`": (
             f"{stream['maximumRetryAttempts'] + 1} deliveries, within an hour"
         ),
@@ -104,6 +109,8 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     }
     assert stream["maximumRecordAgeInSeconds"] == HOUR
     assert processor.LEASE_SECONDS == stage["leaseSeconds"]
+    assert processor.MAX_JOB_SECONDS == stage["maxJobSeconds"]
+    assert stage["maxJobSeconds"] + DAY <= keys.REQUEST_TTL_SECONDS
     assert processor.MAX_UPLOAD_BYTES == uploads.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
     assert router.MAX_UPLOAD_BYTES == router.MAX_PUT_BYTES
     assert delivery.MAX_RECEIVES == max_receive_count(stack, "WebhooksQueue")

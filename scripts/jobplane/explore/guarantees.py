@@ -313,6 +313,18 @@ class LaneSlotsKept(Guarantee):
                 raise self.broken(f"{', '.join(sorted(row['slots']))} keep slots for ever.")
 
 
+class StepsKept(Guarantee):
+    """The steps of a job that are stored stay as they are until it ends."""
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table != "requests" or not old or not new or new["status"] in TERMINAL:
+            return
+        before, after = old.get("steps", []), new.get("steps", [])
+        if after[: len(before)] != before and "steps_object" not in new:
+            raise self.broken(f"{change.task} changes {before} of {new['request_id']} to {after}.")
+
+
 class SubscribersCounted(Guarantee):
     """A job's row has the number of its subscribers, a connection's that of its subscriptions."""
 

@@ -19,7 +19,7 @@ from jobplane.explore.workspaces import Flow
 from jobplane.explore.world import Client, World
 from jobplane_client import Job, JobplaneError, StatusClient
 from jobplane_keys import iso_time, to_item
-from jobplane_leases import Lease, RequestLease
+from jobplane_leases import Lease, RequestLease, enqueue_request
 
 type Holds = Callable[[], None]
 """What must hold at the end, besides the guarantees."""
@@ -175,6 +175,41 @@ def sweep(world: World) -> None:
     """The sweeper comes while a worker runs a job that reports its progress."""
     delayed(world.connect("origin"), steps=2)
     world.sweep()
+
+
+@scenario("hand-over", *JOBS)
+def hand_over(world: World) -> Holds:
+    """A job of two steps, for which each invocation has time for one; the sweeper comes."""
+    processor, ran = world.stage.module("processor"), list[str]()
+
+    def run_step(name: str) -> str:
+        ran.append(f"{name} {len(ran)}")
+        return ran[-1]
+
+    def run(job: Any) -> Any:
+        results = []
+        for name in ("one", "two"):
+            results.append(job.step(name, functools.partial(run_step, name)))
+            if job.has_stored_step and name == "one":
+                raise processor.OutOfTimeError
+        return results
+
+    processor.ACTIONS["in steps"] = run
+    client = world.connect("origin")
+    row = {"owner": client.owner, "request_id": "job", "tenant_id": "acme", "max_attempts": 4,
+           "connection_id": "origin", "action": "in steps", "payload": "{}", "metadata": {},
+           "on_disconnect": "detach"}  # fmt: skip
+    enqueue_request(processor.dynamodb, processor.REQUESTS, row, world.now)
+    world.sweep()
+
+    def holds() -> None:
+        (ended,) = world.rows("requests")
+        if ended["status"] == "COMPLETED":
+            one, two = json.loads(ended["result"])
+            assert one.startswith("one") and two.startswith("two"), ended
+            assert {one, two} <= {*ran}, "a result is of no step that ran"
+
+    return holds
 
 
 @scenario("retry", *JOBS, "deliver-webhook")

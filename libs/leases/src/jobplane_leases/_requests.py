@@ -11,6 +11,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `take` | PENDING; RETRYING of its owner; RETRYING, PROCESSING or SCHEDULED, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
 | `renew` | PROCESSING of its owner | the same, with a later `lease_until` |
+| `store_steps` | PROCESSING of its owner, with fewer steps | the same, with one more step |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
 | `park` | unchanged since it was read | RETRYING without an owner |
@@ -43,12 +44,16 @@ from jobplane_leases._writes import Row, Written, assignment, create, expression
 ROW_RESERVE_BYTES = 24 * 1024
 """What a request's row keeps free of its 400 KB for its state, its progress and its end."""
 
+STEP_ATTRIBUTES = ("steps", "steps_object", "step_count", "step_write_id")
+"""What a request's row has of its steps until it ends."""
+
 NOT_ENDED = "attribute_exists(lease_shard)"
 """Holds for a request's row until it ends."""
 
 _OWNED = "#status = :processing AND lease_owner = :me"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
 _QUEUE = ("waiting_lane", "waiting_since")
+_AT_END = (*_LEASE, *_QUEUE, *STEP_ATTRIBUTES)
 
 
 class Lease(NamedTuple):
@@ -105,12 +110,43 @@ class RequestLease:
             changes["progress"] = progress
         return self._owned(lease.owner, changes, now)
 
+    def store_steps(
+        self, lease_owner: str, changes: Row, now: float, *, patient_until: float = 0.0
+    ) -> Row:
+        """Store the attributes of a job's steps if there are more of them than the row has.
+
+        Returns the row; it has other steps if an earlier write of this worker came late. Raises
+        LeaseLostError.
+        """
+        change, assigned = assignment({**changes, "updated_at": iso_time(now)})
+        done, row = update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change=change,
+            condition=f"{_OWNED} AND (attribute_not_exists(step_count) OR step_count < :count)",
+            values={
+                **assigned,
+                "processing": RequestStatus.PROCESSING,
+                "me": lease_owner,
+                "count": changes["step_count"],
+            },
+            # The lease is renewed meanwhile, with a mark of its own.
+            mark="step_write_id",
+            patient_until=patient_until,
+        )
+        if not done and (
+            row.get("status") != RequestStatus.PROCESSING or row.get("lease_owner") != lease_owner
+        ):
+            raise LeaseLostError(self.request_id)
+        return row
+
     def finish(
         self, lease_owner: str, outcome: Row, now: float, *, patient_until: float = 0.0
     ) -> Row:
         """End the request with the attributes of `outcome`. Raises LeaseLostError."""
         changes = outcome | {"ended_at": iso_time(now)}
-        return self._owned(lease_owner, changes, now, (*_LEASE, *_QUEUE), patient_until)
+        return self._owned(lease_owner, changes, now, _AT_END, patient_until)
 
     def put_back(
         self,
@@ -170,7 +206,7 @@ class RequestLease:
             "cancel_requested": True,
             "ended_at": iso_time(now),
         }
-        done, ended = self._change(changes, *_as_read(row), now, (*_LEASE, *_QUEUE))
+        done, ended = self._change(changes, *_as_read(row), now, _AT_END)
         return ended if done else None
 
     def wait_for_lane(self, shard: str, now: float) -> bool:

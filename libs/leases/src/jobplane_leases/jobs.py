@@ -1,6 +1,7 @@
-"""A job under the lease of its request: the lease is renewed, and progress is written."""
+"""A job under the lease of its request: the lease is renewed, progress and steps are stored."""
 
 import contextvars
+import json
 import math
 import os
 import threading
@@ -12,14 +13,20 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from jobplane_keys import iso_time
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._requests import Lease, RequestLease
+from jobplane_leases._requests import STEP_ATTRIBUTES, Lease, RequestLease
+from jobplane_leases._steps import MAX_STEP_BYTES, MAX_STEPS, StepError, Steps
 
 __all__ = [
+    "MAX_STEPS",
+    "MAX_STEP_BYTES",
+    "STEP_ATTRIBUTES",
     "JobCancelledError",
+    "JobTooLongError",
     "LeasedJob",
     "OutOfTimeError",
     "Pace",
     "Progress",
+    "StepError",
     "TransientError",
     "Worker",
 ]
@@ -37,12 +44,20 @@ class OutOfTimeError(Exception):
     """The invocation's time is used up before the end of the job."""
 
 
+class JobTooLongError(Exception):
+    """The job takes longer than all its invocations together may."""
+
+
 class TransientError(Exception):
     """A failure after which another attempt may succeed."""
 
 
 class Worker(Protocol):
-    """What runs a job: its time ends at `deadline` (epoch seconds)."""
+    """What runs a job: its id is the owner of the lease."""
+
+    @property
+    def id(self) -> str:
+        """The owner of the lease."""
 
     @property
     def deadline(self) -> float:
@@ -81,7 +96,10 @@ class LeasedJob:
     once an interval) and renews the lease; it waits for nothing else. The job's thread calls
     `report` or `check`, which raise an error when it must stop.
 
-    A subclass may override `pace`, `written`, `late`, `lost` and `failed`.
+    `step` stores the results of functions, so that a later attempt does not run them again.
+
+    A subclass may override `pace`, `written`, `late`, `lost` and `failed`; for steps with
+    large results, it must override `put_object` and `get_object`.
     """
 
     def __init__(self, request: RequestLease, row: Row, invocation: Worker) -> None:
@@ -93,6 +111,13 @@ class LeasedJob:
         self.subscribers: int = row.get("subscriber_count", 0)
         self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
         """A name for what this attempt stores; no other attempt has it."""
+        self.ends_at = math.inf
+        """Until when the job may run, in epoch seconds, all its invocations together."""
+        self.has_stored_step = False
+        """Whether this attempt has stored the result of a step."""
+        self._steps = Steps(row, self, self.attempt)
+        self._step: str | None = None
+        self._longest_step = 0.0
         self._percentage: float = progress.get("percentage", 0.0)
         self._lease_until: int = row["lease_until"]
         self._pending: list[Progress] = []
@@ -153,9 +178,13 @@ class LeasedJob:
         self.check()
 
     def check(self) -> None:
-        """Raise the error that ends the job: cancelled, lease lost, or no time left."""
+        """Raise the error that ends the job or this attempt: cancelled, lease lost, or no time
+        left.
+        """
         if self._stop is not None:
             raise self._stop
+        if time.time() >= self.ends_at:
+            raise JobTooLongError
         if self.invocation.remaining() < self.pace.reserve:
             raise OutOfTimeError
 
@@ -168,6 +197,70 @@ class LeasedJob:
                 if self.invocation.remaining() < self.pace.reserve:
                     break
         self.check()
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """Run `function` and store its result, a JSON value; if a step of this name is stored by an
+        earlier attempt, return its result instead.
+
+        Names are unique within a job, and steps are called one after the other, in the same order
+        in each attempt. If the worker ends after the function and before its result is stored,
+        the function runs again. Raises StepError, LeaseLostError, and what `check` raises.
+        """
+        if self._step is not None:
+            raise StepError(
+                f"Step {name!r} was called within step {self._step!r}; call one after the other"
+            )
+        entry, text = self._steps.find(name), None
+        if entry is None:
+            self._check_time_for_step()
+            self._step = name
+            try:
+                entry, text = self._store_step(name, function)
+            finally:
+                self._step = None
+        self._steps.passed(name)
+        return json.loads(self._steps.text_of(entry) if text is None else text)
+
+    def _check_time_for_step(self) -> None:
+        """What would not be done in time begins in the next invocation, if that goes on here."""
+        self.check()
+        needed = self.pace.reserve + self._longest_step
+        if self.has_stored_step and self.invocation.remaining() < needed:
+            raise OutOfTimeError
+
+    def _store_step(self, name: str, function: Callable[[], Any]) -> tuple[Row, str | None]:
+        """The stored entry of a step, and its text if it is that of this attempt."""
+        began = time.monotonic()
+        result = function()
+        self._longest_step = max(self._longest_step, time.monotonic() - began)
+        try:
+            text = json.dumps(result, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            text.encode()
+        except (TypeError, ValueError) as error:
+            raise StepError(f"The result of step {name!r} is not a JSON value: {error}") from error
+        changes = self._steps.with_step(name, text)
+        row = self.request.store_steps(
+            self.invocation.id,
+            changes,
+            time.time(),
+            patient_until=min(self._lease_until, self.invocation.deadline - self.pace.reserve),
+        )
+        self.has_stored_step = True
+        self._steps.accept(row)
+        if row.get("cancel_requested"):
+            self.halt(JobCancelledError())
+        entry = self._steps.find(name)
+        # Otherwise a write of an earlier attempt of this worker came late, and stands.
+        is_mine = entry == changes["steps"][-1]
+        return entry or {}, text if is_mine else None
+
+    def put_object(self, name: str, body: bytes) -> None:
+        """Store an object of a step; no other attempt uses its name."""
+        raise NotImplementedError
+
+    def get_object(self, name: str) -> bytes:
+        """The content of an object of a step."""
+        raise NotImplementedError
 
     def halt(self, error: Exception) -> None:
         """Have the job's thread stop with this error, if it must not stop already."""

@@ -1,0 +1,323 @@
+"""processor: steps of a job that run once, and jobs that outlast their invocation."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobplane_leases import Lease, RequestLease
+from tests.unit.stack import OWNER, PREFIX, Processor, Row, Run, Stack, message, request
+
+
+class Steps:
+    """A job that runs steps in turn and returns their results; `ran` are those that were run."""
+
+    def __init__(self, processor: Processor, *names: str) -> None:
+        self.processor, self.names = processor, names
+        self.ran: list[str] = []
+        self.after: dict[str, list[Callable[[Any], None]]] = {}
+        self.result: Callable[[str], Any] = lambda name: {"of": name}
+        processor.action("delay", self)
+
+    def __call__(self, job: Any) -> Any:
+        results = []
+        for name in self.names:
+            results.append(job.step(name, lambda name=name: self.run(name)))
+            if waiting := self.after.get(name):
+                waiting.pop(0)(job)
+        return results
+
+    def run(self, name: str) -> Any:
+        self.ran.append(name)
+        return self.result(name)
+
+    def once(self, name: str, effect: Callable[[Any], None]) -> None:
+        """What happens when a step is passed for the first time."""
+        self.after.setdefault(name, []).append(effect)
+
+    def raising(self, name: str, error: str) -> None:
+        """The job raises an error of the module after a step, once."""
+
+        def fail(job: Any) -> None:
+            raise getattr(self.processor.module, error)()
+
+        self.once(name, fail)
+
+
+@pytest.fixture
+def steps(processor: Processor) -> Steps:
+    return Steps(processor, "one", "two", "three")
+
+
+def go_on(processor: Processor, stack: Stack) -> Row:
+    """Deliver the message of the request that was put back, and give its row."""
+    waiting = stack.request()
+    assert waiting["status"] == "PENDING", waiting
+    assert processor.deliver(message(waiting)) == []
+    return stack.request()
+
+
+def result_of(row: Row) -> Any:
+    assert row["status"] == "COMPLETED", row
+    return json.loads(row["result"])
+
+
+def test_a_step_costs_one_write(processor: Processor, stack: Stack, steps: Steps) -> None:
+    """Taking and ending the job are the others; an ended row has nothing of its steps."""
+    calls = stack.calls(processor.module.dynamodb, processor.module.s3())
+    row = processor.run()
+    assert result_of(row) == [{"of": "one"}, {"of": "two"}, {"of": "three"}]
+    assert {name: calls.counts()[name] for name in ("UpdateItem",)} == {"UpdateItem": 2 + 3}
+    assert calls.counts().keys() <= {"UpdateItem", "BatchGetItem"}
+    assert not {name for name in row if name.startswith("step")}
+
+
+def test_a_later_attempt_gets_what_is_stored(processor: Processor, steps: Steps) -> None:
+    steps.raising("two", "TransientError")
+    row = processor.run()
+    assert result_of(row) == [{"of": "one"}, {"of": "two"}, {"of": "three"}]
+    assert (steps.ran, row["attempts"]) == (["one", "two", "three"], 2)
+
+
+def test_the_step_that_failed_runs_again(processor: Processor, steps: Steps) -> None:
+    failing = [TimeoutError()]
+
+    def result(name: str) -> Any:
+        if name == "two" and failing:
+            raise failing.pop()
+        return name
+
+    steps.result = result
+    assert result_of(processor.run()) == ["one", "two", "three"]
+    assert steps.ran == ["one", "two", "two", "three"]
+
+
+@pytest.mark.parametrize("value", [None, True, "text", 1.5, [1, [2]], {"a": {"b": "ü"}}, (1, 2)])
+def test_both_attempts_see_the_same_value(processor: Processor, value: Any) -> None:
+    """That of the JSON text."""
+    seen: list[Any] = []
+
+    def run(job: Any) -> Any:
+        seen.append(job.step("one", lambda: value))
+        if len(seen) == 1:
+            raise TimeoutError
+        return {}
+
+    assert processor.run(job=run)["attempts"] == 2
+    assert seen == [json.loads(json.dumps(value))] * 2
+
+
+def test_large_results_and_many_steps_keep_the_row_small(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """They are objects; each attempt's have names of their own."""
+    steps.names = tuple(f"step-{number}" for number in range(40))
+    steps.result = lambda name: name * (300 if name == "step-7" else 30)
+    sizes: list[int] = []
+    for name in steps.names:
+        steps.once(name, lambda job: sizes.append(len(json.dumps(stack.request()))))
+    steps.raising("step-39", "TransientError")
+    row = processor.run()
+    assert result_of(row) == [steps.result(name) for name in steps.names]
+    assert steps.ran == [*steps.names]
+    assert max(sizes) - min(sizes) < 6000
+    keys = stack.keys("results/requests/")
+    assert [key for key in keys if "/1-" not in key] == []
+    assert any(key.endswith("/step-8.json") for key in keys)
+    assert any("/steps-" in key for key in keys)
+
+
+def refused(processor: Processor, job: Run) -> str:
+    """The error of a request whose steps are wrong; another attempt would not help."""
+    row = processor.run(job=job)
+    assert (row["status"], row["attempts"]) == ("FAILED", 1)
+    assert row["error"]["code"] == "PROCESSING_FAILED"
+    return str(row["error"]["message"])
+
+
+def after_first(*names: str) -> Run:
+    """The first attempt runs the step `one`; the second one runs other steps."""
+
+    def run(job: Any) -> Any:
+        for name in names if job.row["attempts"] > 1 else ["one"]:
+            job.step(name, dict)
+        raise TimeoutError
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (lambda job: [job.step("a", dict), job.step("a", dict)], "Two steps have the name 'a'"),
+        (lambda job: job.step("two words", dict), "Step 1 has the name 'two words'; use 1 to 64"),
+        (lambda job: job.step("", dict), "Step 1 has the name ''"),
+        (lambda job: job.step("a", object), "The result of step 'a' is not a JSON value"),
+        (lambda job: job.step("a", lambda: float("nan")), "step 'a' is not a JSON value"),
+        (lambda job: job.step("a", lambda: "\ud800"), "step 'a' is not a JSON value"),
+        (lambda job: job.step("a", lambda: "x" * 99), "'a' has more than 64 bytes; store it as an"),
+        (lambda job: job.step("a", lambda: job.step("b", dict)), "Step 'b' was called within step"),
+        (lambda job: [job.step(n, dict) for n in "abcd"], "A job has at most 3 steps"),
+    ],
+)  # fmt: skip
+def test_a_wrong_step_fails_the_job(
+    processor: Processor, stack: Stack, run: Run, text: str
+) -> None:
+    """With a message that says what to do."""
+    stack.monkeypatch.setattr("jobplane_leases._steps.MAX_STEP_BYTES", 64)
+    stack.monkeypatch.setattr("jobplane_leases._steps.MAX_STEPS", 3)
+    assert text in refused(processor, run)
+
+
+def test_a_changed_sequence_fails_the_job(processor: Processor) -> None:
+    row = processor.run(job=after_first("other"))
+    assert (row["status"], row["attempts"]) == ("FAILED", 2)
+    assert row["error"]["message"].startswith("Step 1 is 'other' now, but 'one' is stored")
+
+
+def test_a_step_whose_answer_was_lost_is_recognised(stack: Stack) -> None:
+    """Also if the lease was renewed before botocore has sent it again."""
+    whole, now = stack.dynamodb.update_item, time.time()
+    stack.put("requests", request(status="PROCESSING", attempts=1, lease_owner="me"))
+
+    class Interrupted:
+        def update_item(self, **parameters: Any) -> Any:
+            whole(**parameters)
+            lease_of(stack).renew(Lease("me", int(now) + 60), now)
+            return whole(**parameters)
+
+    lease = RequestLease(Interrupted(), f"{PREFIX}requests", OWNER, "req-1")
+    row = lease.store_steps("me", {"steps": [{"name": "a"}], "step_count": 1}, now)
+    assert (row["step_count"], row["lease_until"]) == (1, int(now) + 60)
+
+
+def lease_of(stack: Stack) -> RequestLease:
+    return RequestLease(stack.dynamodb, f"{PREFIX}requests", OWNER, "req-1")
+
+
+def test_a_throttled_step_is_written_again(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """Its function does not run again."""
+    stack.closing_waits(0.0, 0.0)
+    steps.once("one", lambda job: stack.fail(processor.module.dynamodb, "UpdateItem", times=2))
+    assert result_of(processor.run())
+    assert steps.ran == ["one", "two", "three"]
+
+
+def test_a_late_write_of_an_earlier_attempt_stands(processor: Processor, stack: Stack) -> None:
+    """It was sent by the same worker, which has retried the job; both have the same result then."""
+
+    def run(job: Any) -> Any:
+        def function() -> str:
+            late = {"steps": [{"name": "one", "result": '"late"'}], "step_count": 1}
+            lease_of(stack).store_steps(job.invocation.id, late, time.time())
+            return "mine"
+
+        return job.step("one", function)
+
+    assert result_of(processor.run(job=run)) == "late"
+
+
+def test_a_worker_without_its_lease_stores_no_step(processor: Processor, stack: Stack) -> None:
+    theirs = request(status="PROCESSING", attempts=2, lease_owner="other", started_at="now")
+
+    def run(job: Any) -> Any:
+        return job.step("one", lambda: stack.put("requests", theirs))
+
+    assert processor.run(job=run) == theirs
+    assert processor.terminal() == []
+
+
+def test_a_cancellation_is_heard_of_with_a_step(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    steps.once("one", lambda job: lease_of(stack).ask_to_cancel() and None)
+    assert processor.run()["status"] == "CANCELLED"
+    assert steps.ran == ["one", "two"]
+
+
+# Hand-over
+
+
+def test_a_job_goes_on_in_the_next_invocation(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """At once, at the first step without a result, and without an attempt."""
+    calls = stack.calls(processor.module.dynamodb)
+    steps.raising("one", "OutOfTimeError")
+    steps.raising("two", "OutOfTimeError")
+    row = processor.run()
+    assert (row["status"], row["attempts"], row["step_count"]) == ("PENDING", 0, 1)
+    assert "lease_owner" not in row
+    assert calls.counts()["UpdateItem"] == 2 + 2
+    assert go_on(processor, stack)["attempts"] == 0
+    row = go_on(processor, stack)
+    assert (len(result_of(row)), row["attempts"]) == (3, 1)
+    assert steps.ran == ["one", "two", "three"]
+    assert len(processor.terminal()) == 1
+
+
+def test_a_job_outlasts_more_invocations_than_attempts(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    steps.names = tuple("abcdefgh")
+    for name in steps.names:
+        steps.raising(name, "OutOfTimeError")
+    processor.run(request(max_attempts=2))
+    for _ in steps.names:
+        row = go_on(processor, stack)
+    assert (len(result_of(row)), steps.ran) == (8, [*"abcdefgh"])
+
+
+def test_an_invocation_without_progress_has_failed_its_attempt(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """What an earlier one has stored does not count."""
+    processor.set(backoff_seconds=lambda attempt: 5e4)
+    for _ in range(2):
+        steps.raising("one", "OutOfTimeError")
+    processor.run()
+    row = go_on(processor, stack)
+    assert (row["status"], row["attempts"]) == ("RETRYING", 1)
+
+
+def test_a_step_for_which_time_is_short_begins_in_the_next_invocation(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """By the longest step so far; without one, the step is tried."""
+    steps.once("one", lambda job: setattr(job, "_longest_step", 1e6))
+    assert processor.run()["status"] == "PENDING"
+    assert steps.ran == ["one"]
+    assert len(result_of(go_on(processor, stack))) == 3
+
+
+def test_a_hand_over_that_is_cut_is_completed_by_the_sweeper(
+    processor: Processor, stack: Stack, steps: Steps
+) -> None:
+    """The function has died between the two writes."""
+    steps.raising("two", "OutOfTimeError")
+    processor.run()
+    stack.put("requests", stack.request() | {"status": "RETRYING", "lease_until": int(time.time())})
+    assert processor.sweep() == {"requeued": 1}
+    assert len(result_of(go_on(processor, stack))) == 3
+    assert steps.ran == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_takes_too_long_ends(
+    processor: Processor, stack: Stack, steps: Steps, begun: bool
+) -> None:
+    """All invocations together, from the first one on; also if it makes progress."""
+    steps.raising("one", "OutOfTimeError")
+    processor.run()
+    if begun:
+        steps.once("two", lambda job: setattr(job, "ends_at", time.time()))
+    else:
+        processor.set(MAX_JOB_SECONDS=0)
+    row = go_on(processor, stack)
+    assert (row["status"], row["error"]["code"]) == ("FAILED", "TIMEOUT")
+    assert row["error"]["message"].startswith("The job takes longer than")
+    assert steps.ran == ["one", "two"][: 1 + begun]
