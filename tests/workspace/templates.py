@@ -87,12 +87,17 @@ def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def complaints(template: dict[str, Any], region: str) -> list[str]:
-    """The findings of cfn-lint, without the accepted ones."""
+    """The findings of cfn-lint on a compiled template, without the accepted ones."""
+    return complaints_about(json.dumps(template), region)
+
+
+def complaints_about(text: str, region: str) -> list[str]:
+    """The findings of cfn-lint on a template's text, without the accepted ones."""
     from cfnlint import ManualArgs
     from cfnlint.api import lint
 
     return [
         f"{match.rule.id} {'/'.join(map(str, match.path or ()))}: {match.message}"
-        for match in lint(json.dumps(template), config=ManualArgs(regions=[region]))
+        for match in lint(text, config=ManualArgs(regions=[region]))
         if not re.search(ACCEPTED.get(match.rule.id, r"(?!)"), match.message)
     ]

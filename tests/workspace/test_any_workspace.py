@@ -1,7 +1,10 @@
 """`lambdapack build` in workspaces of others: layouts that open issues of other tools describe."""
 
+import base64
+import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -10,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from lambdapack import BuildError, Project
+import lambdapack
+from jobplane.stage.framework import FRAMEWORK, install_framework
+from jobplane.tree.repository import Repository
+from lambdapack import BuildError, Project, Statements
 from lambdapack.project import PYTHONS
 from lambdapack.requirements import PYTHON
+from tests.workspace.copies import command_environment, program, succeeded
 from tests.workspace.foreign_workspace import (
     HATCHLING,
     SETUPTOOLS,
@@ -21,10 +28,12 @@ from tests.workspace.foreign_workspace import (
     names,
     result,
 )
+from tests.workspace.templates import complaints_about, of_type
 from tests.workspace.unpacked import bare
 
 RETURNS_HELLO = "from {lib} import hello\n\n\ndef handler(event, context):\n    return hello()\n"
 HELLO = "def hello():\n    return 'hello'\n"
+EXAMPLES = Path(lambdapack.__file__).parents[2] / "examples"
 OTHER = "3.12" if PYTHON == "3.13" else "3.13"
 
 
@@ -401,3 +410,67 @@ def test_the_untouched_artifact_has_what_an_installation_has(
     tag = sys.implementation.cache_tag
     assert f"told/__pycache__/__init__.{tag}.pyc" in found
     assert "cold_start.py" not in found
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the examples; `lambdapack` is on PATH."""
+    monkeypatch.setenv("LAMBDAPACK_CACHE_DIR", str(tmp_path / "cache"))
+    made = shutil.ignore_patterns("dist", ".lambdapack", ".serverless", "cdk.out")
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=made))
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """The output of a program that must succeed, without an AWS account."""
+    return succeeded(program(*command, cwd=cwd, env=command_environment(Repository.here())))
+
+
+def greeting(folder: Path) -> str:
+    """What the example's function answers, with only its files and the standard library."""
+    script = "import hello\nprint(hello.handler({}, None)['body'])"
+    return bare(script, folder, {}).strip()
+
+
+def test_serverless_deploys_the_zip_as_it_was_built(examples: Path) -> None:
+    """By the hash that CloudFormation gets of it; the statements are those of the file."""
+    install_framework(Repository.here())
+    command = (sys.executable, "-m", "lambdapack", "build", "hello", "--python", PYTHON)
+    run(*command, "--iam", "serverless/serverless.yml", cwd=examples)
+    run(Repository.here().root / FRAMEWORK, "package", cwd=examples / "serverless")
+    compiled = examples / "serverless/.serverless/cloudformation-template-update-stack.json"
+    template = json.loads(compiled.read_text())
+    (version,) = of_type(template, "AWS::Lambda::Version").values()
+    digest = hashlib.sha256((examples / "dist/hello.zip").read_bytes()).digest()
+    assert version["Properties"]["CodeSha256"] == base64.b64encode(digest).decode()
+    found = Statements.read(compiled, None, "hello")
+    assert found is not None
+    assert "s3:GetObject" in [action for each in found.statements for action in each["Action"]]
+
+
+def test_sam_gets_the_artifact_from_the_makefile(examples: Path, tmp_path: Path) -> None:
+    """`sam build` calls it so; cfn-lint accepts the template."""
+    run(
+        "make", "build-HelloFunction", f"ARTIFACTS_DIR={tmp_path / 'task'}",
+        f"LAMBDAPACK={sys.executable} -m lambdapack", cwd=examples,
+    )  # fmt: skip
+    assert greeting(tmp_path / "task") == "Hello, world!"
+    template = examples / "sam/template.yaml"
+    assert complaints_about(template.read_text(), "eu-west-1") == []
+    assert Statements.read(template, None, "hello") is not None
+
+
+@pytest.mark.parametrize("tool", ["cdk/app.py", "terraform/main.tf"])
+def test_an_example_names_the_zip_its_handler_and_its_platform(
+    examples: Path, tmp_path: Path, tool: str
+) -> None:
+    text = (examples / tool).read_text()
+    run(sys.executable, "-m", "lambdapack", "build", "hello", "--python", PYTHON, cwd=examples)
+    with zipfile.ZipFile(examples / "dist/hello.zip") as archive:
+        archive.extractall(tmp_path / "task")
+    assert greeting(tmp_path / "task") == "Hello, world!"
+    for expected in ("dist", "hello.zip", '"hello.handler"'):
+        assert expected in text
+    assert re.search(r"python_?3[._]13", text, re.IGNORECASE)
+    assert re.search(r"arm_?64", text, re.IGNORECASE)
+    if tool.endswith(".tf") and shutil.which("terraform"):
+        run("terraform", "fmt", "-check", cwd=examples / "terraform")

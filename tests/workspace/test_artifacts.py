@@ -12,11 +12,11 @@ import pytest
 
 from jobplane.tree.repository import Repository, read_yaml
 from lambdapack import requirements, wheels
-from lambdapack.artifacts import Builder, Settings, stale_functions
+from lambdapack.artifacts import HELPERS, Builder, Settings, read_manifest, stale_functions
 from lambdapack.requirements import UnbuildableError
 from lambdapack.thinning import bytecode
 from lambdapack.wheels import UnreadableSourceError
-from tests.workspace.copies import Built, Copy, copy_here
+from tests.workspace.copies import Built, Copy, copy_here, jobplane, printed
 from tests.workspace.unpacked import FUNCTIONS, bare, environment, names, unpack
 
 
@@ -240,6 +240,20 @@ def test_calls_that_create_no_client_need_no_service(copied: Copy, tmp_path: Pat
         source.write('\n\ndef another():\n    return client("sts")\n')
     runtime = Settings(Settings.local().arch, "runtime")
     assert Builder(repository, runtime).build([function])[0].is_checked
+
+
+def test_an_untouched_artifact_has_all_files_and_starts(copied: Copy, tmp_path: Path) -> None:
+    """`--no-thin` changes no module and cuts nothing."""
+    repository = copied(tmp_path / "copy")
+    printed(jobplane(repository, "build", "disconnect", "--no-thin", "--json"))
+    artifact = read_manifest(repository)["disconnect"]
+    assert not artifact.thin
+    found = names(repository, artifact)
+    assert {"botocore/data/ec2/2016-11-15/service-2.json.gz", "botocore/session.py"} <= set(found)
+    assert not {f"{each}.py" for each in HELPERS}.intersection(found)
+    folder = unpack(repository, artifact, tmp_path / "task")
+    variables = environment(repository, "disconnect", folder)
+    assert bare("import disconnect\nprint(disconnect.handler.__name__)", folder, variables)
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """`jobplane build`: make the artifacts of functions."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -25,8 +25,15 @@ Examples:
     help="cut: only what the IAM statements need; runtime: none, use Lambda's copy; "
     "whole: all of it.",
 )
+@click.option(
+    "--no-thin",
+    is_flag=True,
+    help="Ship all files as they are installed. LAMBDAPACK_NO_THIN=1: for every verb that builds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the artifacts as one JSON object.")
-def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -> None:
+def command(
+    names: tuple[str, ...], arch: str | None, sdk: str, no_thin: bool, as_json: bool
+) -> None:
     """Build dist/NAME.zip for each function, or for all.
 
     Artifacts whose inputs have not changed are kept.
@@ -35,6 +42,8 @@ def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -
 
     repository = Repository.here()
     settings = Settings(arch or Settings.local().arch, sdk)
+    if no_thin:
+        settings = replace(settings, thin=False)
     artifacts = Builder(repository, settings).build(repository.select(names))
     if as_json:
         click.echo(json.dumps({artifact.name: asdict(artifact) for artifact in artifacts}))

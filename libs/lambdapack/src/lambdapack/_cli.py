@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from lambdapack.artifacts import NO_THIN, Artifact, Builder, Settings
+from lambdapack.artifacts import Artifact, Builder, Settings
 from lambdapack.environments import uv_command, uv_environment
 from lambdapack.errors import BuildError
 from lambdapack.project import PYTHONS, Member, Project
@@ -84,9 +84,9 @@ def build(
         replace(each, module=_module(handler), allowed=_allowed(iam, function, allow, each))
         for each in members
     ]
-    thin = not (no_thin or os.environ.get(NO_THIN))
-    builder = Builder(found.choosing(*chosen), Settings(arch, thin=thin))
-    _report(builder.build(chosen), found, as_json=as_json)
+    settings = Settings(arch, thin=False) if no_thin else Settings(arch)
+    built = Builder(found.choosing(*chosen), settings).build(chosen)
+    _report(built, found, as_json=as_json)
 
 
 def _module(handler: str | None) -> str | None:

@@ -77,7 +77,7 @@ class Statements:
                 "managed policy or a variable: the SDK is not cut"
             )
             return None
-        return cls(statements, str(path))
+        return cls(statements, path.name)
 
 
 def _parsed(path: Path) -> Json:

@@ -25,6 +25,5 @@ def explain_cut_operation(event_name: str, client: Any, **_: Any) -> None:
         if xform_name(operation) == method:
             raise OperationCutError(
                 f"{operation} was cut from this artifact, because no IAM statement grants it: "
-                f"add {' and '.join(actions)} to iamRoleStatements of "
-                f"functions/{cut['function']}/function.yml and build again"
+                f"add {' and '.join(actions)} to {cut['statements_in']} and build again"
             )

@@ -47,7 +47,7 @@ EXCEPTIONS_HOOK = """
 
 UnknownServiceError.fmt += (
     " (this artifact carries the services of its function's IAM statements; name others in "
-    "tool.jobplane.sdk of its pyproject.toml and build again)"
+    "{settings_in}.sdk of its pyproject.toml and build again)"
 )
 UnknownClientMethodError.fmt += " (or its operation was cut: no IAM statement grants it)"
 """
@@ -62,6 +62,8 @@ class Grants:
     named: tuple[str, ...] = ()
     """Services that ship with all operations, regardless of the statements."""
     asks_for_all: bool = False
+    statements_in: str = "its IAM statements"
+    settings_in: str = "its settings"
 
     @property
     def whole(self) -> bool:
@@ -97,7 +99,14 @@ class Grants:
                     "a list of them"
                 )
             actions.update(found)
-        return cls(function.name, tuple(sorted(actions)), _named(function), asks_for_all)
+        return cls(
+            function.name,
+            tuple(sorted(actions)),
+            _named(function),
+            asks_for_all,
+            where,
+            function.settings_in,
+        )
 
     def services(self, available: Iterable[str]) -> dict[str, str]:
         """botocore's service folder → IAM prefix, for every service that ships.
@@ -217,7 +226,7 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
     files["botocore/cut_notice.py"] = Path(cut_notice.__file__).read_bytes()
     files["botocore/exceptions.py"] = (
         package / "exceptions.py"
-    ).read_bytes() + EXCEPTIONS_HOOK.encode()
+    ).read_bytes() + EXCEPTIONS_HOOK.replace("{settings_in}", grants.settings_in).encode()
     for name in KEPT_TOP_LEVEL:
         files[f"botocore/data/{name}"] = compact(read_json(data / name))
     available = sorted(path.name for path in data.iterdir() if path.is_dir())
@@ -252,7 +261,9 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
     files["botocore/data/endpoints.json"] = compact(
         cut_endpoints(read_json(data / "endpoints.json"), endpoint_names)
     )
-    files["botocore/data/cut.json"] = compact({"function": grants.function, "services": cut})
+    files["botocore/data/cut.json"] = compact(
+        {"statements_in": grants.statements_in, "services": cut}
+    )
     return files
 
 

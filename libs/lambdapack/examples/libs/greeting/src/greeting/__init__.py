@@ -1,0 +1,6 @@
+"""A lib of the workspace."""
+
+
+def greeting(name: str) -> str:
+    """The text of a greeting."""
+    return f"Hello, {name}!"
