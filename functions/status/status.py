@@ -9,14 +9,13 @@ ValidationError for messages of a queue.
 Reads `assemblies`. Signs links to results in S3. Invokes deliver-webhook for webhooks on demand.
 """
 
-import base64
 import hashlib
 import json
 import os
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -46,6 +45,15 @@ from jobplane_keys import (
     sign_links,
     split_request_key,
     to_item,
+)
+from jobplane_keys.http import (
+    HttpAnswer,
+    InvalidRequestError,
+    RefusedRequestError,
+    UnauthorizedError,
+    http_answer,
+    json_body,
+    json_text,
 )
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
@@ -93,7 +101,6 @@ ssm: Any = session.create_client("ssm", config=config)
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
 type Document = dict[str, Any]
-type Answer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,39 +140,6 @@ class Caller:
     tenant_id: str | None = None
 
 
-class RefusedRequestError(Exception):
-    """Base class of refusals, which are answered with their status code and body."""
-
-    def __init__(
-        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(body["error"])
-        self.status = status
-        self.body = body
-        self.headers = headers or {}
-
-
-class InvalidRequestError(RefusedRequestError):
-    """400: the request is malformed; `problems` lists all invalid fields."""
-
-    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
-        listed = [{"field": field, "message": f"{field} {text}"} for field, text in problems]
-        summary = "; ".join(problem["message"] for problem in listed[:5])
-        super().__init__(400, {"error": summary, "problems": listed})
-
-
-class UnauthorizedError(RefusedRequestError):
-    """401: the caller is unknown. The text is the same for every cause; the log has the cause."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            401,
-            {"error": "Authentication required"},
-            {"WWW-Authenticate": 'Bearer realm="jobplane"'},
-        )
-        self.reason = reason
-
-
 class ThrottledError(Exception):
     """DynamoDB left keys of a batch unprocessed after all attempts."""
 
@@ -186,24 +160,6 @@ class AnswerTooLargeError(RefusedRequestError):
         if fits:
             remedy = f": ask for fewer ids at a time; the first {fits} fit"
         super().__init__(413, {"error": f"The answer is too large{remedy}", "fits": fits})
-
-
-def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer for API Gateway; not cached, unless `headers` allow it."""
-    return {
-        "statusCode": status,
-        "headers": {
-            "Content-Type": "application/json",
-            "Cache-Control": "no-store",
-            **(headers or {}),
-        },
-        "body": "" if body is None else json_text(body),
-    }
-
-
-def json_text(content: Any) -> str:
-    """JSON text without spaces."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def sent_bytes(body: str) -> int:
@@ -251,20 +207,6 @@ def query_of(event: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def json_body(event: Mapping[str, Any]) -> Document:
-    """The JSON object of a request's body. Raises InvalidRequestError."""
-    body = event.get("body")
-    try:
-        if isinstance(body, str) and event.get("isBase64Encoded"):
-            body = base64.b64decode(body, validate=True).decode()
-        content = json.loads(body) if isinstance(body, str) else None
-    except (ValueError, RecursionError):
-        raise InvalidRequestError([("body", "must be JSON")]) from None
-    if not isinstance(content, dict):
-        raise InvalidRequestError([("body", "must be a JSON object")])
-    return content
-
-
 def id_problems(field: str, value: Any) -> list[tuple[str, str]]:
     """The problems of an assembly id; [] for a valid one."""
     if value is None or value == "":
@@ -284,14 +226,14 @@ def batch_of(ids: Any, problems: list[tuple[str, str]]) -> BatchLookUp:
         for index, value in enumerate(ids):
             problems += id_problems(f"assemblyIds[{index}]", value)
     if problems:
-        raise InvalidRequestError(problems)
+        raise InvalidRequestError(*problems)
     return BatchLookUp(tuple(dict.fromkeys(ids)))
 
 
 def invoked_request(event: Any) -> Request:
     """The request of a direct invoke. Raises InvalidRequestError with all problems."""
     if not isinstance(event, dict):
-        raise InvalidRequestError([("event", "must be a JSON object")])
+        raise InvalidRequestError(("event", "must be a JSON object"))
     problems: list[tuple[str, str]] = []
     for field in ("userId", "tenantId"):
         value = event.get(field)
@@ -305,7 +247,7 @@ def invoked_request(event: Any) -> Request:
     assembly_id = event.get("assemblyId")
     problems = id_problems("assemblyId", assembly_id) + problems
     if problems:
-        raise InvalidRequestError(problems)
+        raise InvalidRequestError(*problems)
     return LookUp(str(assembly_id), bool(trigger))
 
 
@@ -339,7 +281,7 @@ def http_look_up(event: Mapping[str, Any], assembly_id: Any) -> LookUp:
     if trigger not in ("true", "false"):
         problems.append(("triggerWebhook", "must be true or false"))
     if problems:
-        raise InvalidRequestError(problems)
+        raise InvalidRequestError(*problems)
     return LookUp(assembly_id, trigger == "true", header_of(event, "if-none-match"))
 
 
@@ -356,7 +298,7 @@ def listing_of(query: Mapping[str, str]) -> Listing:
     if token is not None and not TOKEN.fullmatch(token):
         problems.append(WRONG_TOKEN)
     if problems:
-        raise InvalidRequestError(problems)
+        raise InvalidRequestError(*problems)
     return Listing(limit, token)
 
 
@@ -545,13 +487,13 @@ def check(assembly_id: str, item: Document | None, caller: Caller, now: float) -
     return result
 
 
-def look_up(request: LookUp, caller: Caller, now: float) -> Answer:
+def look_up(request: LookUp, caller: Caller, now: float) -> HttpAnswer:
     """Answer a look-up, and send the webhook if requested."""
     item = read_assembly(request.assembly_id)
     result = check(request.assembly_id, item, caller, now)
     if result == "denied" and not MASK_FOREIGN:
         text = "Access denied: the assembly belongs to another user"
-        return answer(403, {"error": text, "assembly_id": request.assembly_id})
+        return http_answer(403, {"error": text, "assembly_id": request.assembly_id})
     if item is None or result != "found":
         return not_found(request.assembly_id)
     if request.trigger_webhook:
@@ -559,17 +501,17 @@ def look_up(request: LookUp, caller: Caller, now: float) -> Answer:
     return found(item, request, now)
 
 
-def not_found(assembly_id: str) -> Answer:
+def not_found(assembly_id: str) -> HttpAnswer:
     """404 with Retry-After: the job may not have begun yet."""
     body = {"error": "Assembly not found", "assembly_id": assembly_id}
-    return answer(404, body, {"Retry-After": str(RETRY_NOT_FOUND)})
+    return http_answer(404, body, {"Retry-After": str(RETRY_NOT_FOUND)})
 
 
-def found(item: Document, request: LookUp, now: float) -> Answer:
+def found(item: Document, request: LookUp, now: float) -> HttpAnswer:
     """200 with the document, or 304 if the caller has this version."""
     document = document_of(item, now)
     if not is_terminal_assembly(item):
-        return answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
+        return http_answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
     tag = entity_tag(document, now, links=has_links(item))
     is_completed = document.get("ok") == "ASSEMBLY_COMPLETED"
     headers = {
@@ -578,8 +520,8 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
         "Vary": "Authorization",
     }
     if matches_tag(request.if_none_match, tag):
-        return answer(304, None, headers)
-    return answer(200, linked_document(item, now), headers)
+        return http_answer(304, None, headers)
+    return http_answer(200, linked_document(item, now), headers)
 
 
 def poll_interval(item: Document) -> str:
@@ -587,7 +529,7 @@ def poll_interval(item: Document) -> str:
     return str(RETRY_EXECUTING if is_executing_assembly(item) else RETRY_WAITING)
 
 
-def triggered(item: Document, now: float) -> Answer:
+def triggered(item: Document, now: float) -> HttpAnswer:
     """200 with the document and the webhook's delivery, or 409 or 429 if it was refused."""
     assembly_id = item["assembly_id"]
     delivery: Document = {"refused": "not_ended"}
@@ -596,16 +538,16 @@ def triggered(item: Document, now: float) -> Answer:
     match delivery:
         case {"refused": "not_ended"}:
             body = {"error": "Assembly has not ended", "assembly_id": assembly_id}
-            return answer(409, body, {"Retry-After": poll_interval(item)})
+            return http_answer(409, body, {"Retry-After": poll_interval(item)})
         case {"refused": "too_soon", "retry_after": seconds}:
             body = {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id}
-            return answer(429, body, {"Retry-After": str(seconds)})
+            return http_answer(429, body, {"Retry-After": str(seconds)})
         case {"refused": _}:
             return not_found(assembly_id)
-    return answer(200, linked_document(item, now) | {"webhook": delivery["webhook"]})
+    return http_answer(200, linked_document(item, now) | {"webhook": delivery["webhook"]})
 
 
-def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> Answer:
+def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> HttpAnswer:
     """Answer a batch: documents by id, null for missing and foreign assemblies."""
     items = read_assemblies(request.assembly_ids)
     statuses: dict[str, Document | None] = {}
@@ -617,10 +559,10 @@ def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -
         if room < 0:
             raise AnswerTooLargeError(number)
         statuses[assembly_id] = document
-    return answer(200, {"statuses": statuses})
+    return http_answer(200, {"statuses": statuses})
 
 
-def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> Answer:
+def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> HttpAnswer:
     """Answer a listing, with fewer assemblies than its limit if they are large."""
     documents: list[Document] = []
     start, last = place_of(request.token, caller), None
@@ -658,7 +600,7 @@ def place_of(token: str | None, caller: Caller) -> tuple[str, str] | None:
     # DynamoDB refuses larger keys, and empty ones.
     if isinstance(created_at, str) and 0 < len(created_at) <= 64 and is_assembly_id(assembly_id):
         return created_at, assembly_id
-    raise InvalidRequestError([WRONG_TOKEN])
+    raise InvalidRequestError(WRONG_TOKEN)
 
 
 def list_of(caller: Caller) -> list[str | None]:
@@ -666,13 +608,13 @@ def list_of(caller: Caller) -> list[str | None]:
     return ["assemblies", caller.tenant_id, caller.user_id]
 
 
-def page_of(documents: list[Document], last: tuple[str, str] | None, caller: Caller) -> Answer:
+def page_of(documents: list[Document], last: tuple[str, str] | None, caller: Caller) -> HttpAnswer:
     """The answer with a page; `next` leads to the assemblies after `last`, the caller's own."""
     token = make_token(last, list_of(caller)) if last else None
-    return answer(200, {"assemblies": documents, "next": token})
+    return http_answer(200, {"assemblies": documents, "next": token})
 
 
-def answer_request(event: Any, now: float) -> Answer:
+def answer_request(event: Any, now: float) -> HttpAnswer:
     """Answer an event. Checks first the request, then the caller. Raises RefusedRequestError."""
     is_http = is_http_event(event)
     request = http_request(event) if is_http else invoked_request(event)
@@ -692,7 +634,7 @@ def answer_request(event: Any, now: float) -> Answer:
             return list_assemblies(request, caller, now, most_bytes(event))
 
 
-def safe_answer(event: Any, context: Any) -> Answer:
+def safe_answer(event: Any, context: Any) -> HttpAnswer:
     """Answer an event, also after an internal error, whose cause is only logged."""
     started = time.time()
     try:
@@ -702,24 +644,24 @@ def safe_answer(event: Any, context: Any) -> Answer:
         return result
     except UnauthorizedError as error:
         count_check("denied", reason=error.reason)
-        return answer(error.status, error.body, error.headers)
+        return error.answer()
     except RefusedRequestError as error:
         telemetry.info("request refused", status_code=error.status, cause=str(error))
-        return answer(error.status, error.body, error.headers)
+        return error.answer()
     except Exception as error:
         telemetry.exception("status check failed", error)
         count_check("error")
         request_id = getattr(context, "aws_request_id", None)
         if is_throttle(error):
             body = {"error": "Try again in a moment", "request_id": request_id}
-            return answer(503, body, {"Retry-After": str(RETRY_THROTTLED)})
-        return answer(500, {"error": "Internal error", "request_id": request_id})
+            return http_answer(503, body, {"Retry-After": str(RETRY_THROTTLED)})
+        return http_answer(500, {"error": "Internal error", "request_id": request_id})
     finally:
         telemetry.metric("StatusLatency", (time.time() - started) * 1000, "Milliseconds")
 
 
 @telemetry.handler
-def handler(event: Any, context: Any) -> Answer:
+def handler(event: Any, context: Any) -> HttpAnswer:
     if "Records" in json_object(event):
         # Not answered with 400: Lambda would delete the messages.
         raise ValidationError(

@@ -9,8 +9,6 @@ Writes `uploads/` in the files bucket.
 """
 
 import base64
-import binascii
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +29,14 @@ from jobplane_keys import (
     owner_key,
     s3_options,
     upload_prefix,
+)
+from jobplane_keys.http import (
+    HttpAnswer,
+    InvalidRequestError,
+    RefusedRequestError,
+    UnauthorizedError,
+    http_answer,
+    json_body,
 )
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
@@ -61,29 +67,6 @@ telemetry = Telemetry("upload-parts")
 session = botocore.session.get_session()
 ssm: Any = session.create_client("ssm", config=Config(**CLIENT_OPTIONS))
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
-
-type Answer = dict[str, Any]
-
-
-class RefusedRequestError(Exception):
-    """The request is answered with this status code, body and headers."""
-
-    def __init__(
-        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(body["error"])
-        self.status = status
-        self.body = body
-        self.headers = headers or {}
-
-
-class InvalidFieldsError(RefusedRequestError):
-    """400: each problem is a field and what it must be."""
-
-    def __init__(self, *problems: tuple[str, str]) -> None:
-        listed = [{"field": field, "message": f"{field} {text}"} for field, text in problems]
-        summary = "; ".join(problem["message"] for problem in listed)
-        super().__init__(400, {"error": summary, "problems": listed})
 
 
 class UploadNotFoundError(RefusedRequestError):
@@ -117,7 +100,7 @@ class Call:
     def own(self, key: Any) -> str:
         """The key, if this function may have given it to the user. Raises RefusedRequestError."""
         if not key or not isinstance(key, str):
-            raise InvalidFieldsError(
+            raise InvalidRequestError(
                 ("key", "is required: the key from the answer to the creation")
             )
         if not key.startswith(self.prefix) or not UPLOAD_ID.fullmatch(key[len(self.prefix) :]):
@@ -129,26 +112,6 @@ class Call:
         return {"Bucket": FILES_BUCKET, "Key": self.prefix + new_upload_id()}
 
 
-def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """A proxy answer that no cache keeps."""
-    fixed = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return {"statusCode": status, "headers": fixed | dict(headers or {}), "body": json.dumps(body)}
-
-
-def json_body(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON object of a request's body; {} without a body. Raises InvalidFieldsError."""
-    body = event.get("body")
-    if not body:
-        return {}
-    try:
-        content = json.loads(base64.b64decode(body) if event.get("isBase64Encoded") else body)
-    except (ValueError, TypeError, RecursionError, binascii.Error):
-        content = None
-    if not isinstance(content, dict):
-        raise InvalidFieldsError(("body", "must be a JSON object"))
-    return content
-
-
 def part_size(size: int) -> int:
     """Bytes of a part, in whole MiB, so that a file of `size` bytes has at most 10,000 parts."""
     least = max(8 * 1024**2, -(-size // MAX_PARTS))
@@ -156,44 +119,44 @@ def part_size(size: int) -> int:
 
 
 def type_of(value: Any, field: str) -> str:
-    """A media type; that of unknown content for none. Raises InvalidFieldsError."""
+    """A media type; that of unknown content for none. Raises InvalidRequestError."""
     if value is None or value == "":
         return DEFAULT_TYPE
     if not isinstance(value, str) or not MIME_TYPE.fullmatch(value):
-        raise InvalidFieldsError((field, "must be a media type such as video/mp4"))
+        raise InvalidRequestError((field, "must be a media type such as video/mp4"))
     return value
 
 
 def part_number_of(value: Any, field: str = "partNumber") -> int:
-    """The number of a part. Raises InvalidFieldsError."""
+    """The number of a part. Raises InvalidRequestError."""
     number = (
         int(value) if isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,4}", value) else value
     )
     if type(number) is not int or not 1 <= number <= MAX_PARTS:
-        raise InvalidFieldsError((field, f"must be a number from 1 to {MAX_PARTS:,}"))
+        raise InvalidRequestError((field, f"must be a number from 1 to {MAX_PARTS:,}"))
     return number
 
 
 def md5_of(value: Any) -> str:
-    """An MD5 as hex digits. Raises InvalidFieldsError."""
+    """An MD5 as hex digits. Raises InvalidRequestError."""
     try:
         return normalise_md5(value if isinstance(value, str) else "")
     except InvalidMd5Error as error:
-        raise InvalidFieldsError(
+        raise InvalidRequestError(
             ("md5", "must be 32 hex digits or a base64 Content-MD5")
         ) from error
 
 
 def parts_of(given: Any) -> list[dict[str, Any]]:
-    """The parts of a completion, in order. Raises InvalidFieldsError."""
+    """The parts of a completion, in order. Raises InvalidRequestError."""
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_PARTS:
-        raise InvalidFieldsError(("parts", f"must be a list of 1 to {MAX_PARTS:,} parts"))
+        raise InvalidRequestError(("parts", f"must be a list of 1 to {MAX_PARTS:,} parts"))
     parts = []
     for index, part in enumerate(given):
         number = part_number_of(json_object(part).get("PartNumber"), f"parts[{index}].PartNumber")
         tag = part.get("ETag")
         if not isinstance(tag, str) or not ENTITY_TAG.fullmatch(tag):
-            raise InvalidFieldsError((f"parts[{index}].ETag", "must be the ETag of S3's answer"))
+            raise InvalidRequestError((f"parts[{index}].ETag", "must be the ETag of S3's answer"))
         parts.append({"PartNumber": number, "ETag": tag})
     return sorted(parts, key=lambda part: part["PartNumber"])
 
@@ -260,7 +223,7 @@ def translated(error: ClientError) -> Exception:
     if code == "NoSuchUpload":
         return UploadNotFoundError()
     if code in JOIN_FAULTS:
-        return InvalidFieldsError(("parts", JOIN_FAULTS[code]))
+        return InvalidRequestError(("parts", JOIN_FAULTS[code]))
     return error
 
 
@@ -268,7 +231,7 @@ def create(call: Call) -> Any:
     """Begin an upload. With `size`, the answer has the size of its parts."""
     size = call.content.get("size")
     if size is not None and (type(size) is not int or not 0 <= size <= MAX_UPLOAD_BYTES):
-        raise InvalidFieldsError(("size", f"must be a number from 0 to {MAX_UPLOAD_BYTES:,}"))
+        raise InvalidRequestError(("size", f"must be a number from 0 to {MAX_UPLOAD_BYTES:,}"))
     target = call.new()
     begun = s3().create_multipart_upload(
         **target, ContentType=type_of(call.content.get("type"), "type")
@@ -370,7 +333,7 @@ def sign(call: Call) -> Any:
                     "put_object", Params=target | {"ContentType": mime}, ExpiresIn=LINK_SECONDS
                 )
                 return {"url": url, **named, "headers": {"Content-Type": mime}}
-        raise InvalidFieldsError(("method", "must be POST or PUT without an uploadId"))
+        raise InvalidRequestError(("method", "must be POST or PUT without an uploadId"))
     same = Call(call.prefix, asked, asked, {})
     match asked.get("method"):
         case "PUT":
@@ -388,7 +351,7 @@ def sign(call: Call) -> Any:
                 "abort_multipart_upload", Params=same.upload, ExpiresIn=LINK_SECONDS
             )
         case _:
-            raise InvalidFieldsError(("method", "must be GET, POST, PUT or DELETE"))
+            raise InvalidRequestError(("method", "must be GET, POST, PUT or DELETE"))
     return {"url": url}
 
 
@@ -420,23 +383,22 @@ def call_of(event: Mapping[str, Any]) -> Call:
         upload_prefix(owner_key(identity.tenant_id, identity.user_id)),
         json_object(event.get("pathParameters")),
         json_object(event.get("queryStringParameters")),
-        json_body(event),
+        json_body(event) if event.get("body") else {},
     )
 
 
 @telemetry.handler
-def handler(event: Any, context: Any) -> Answer:
+def handler(event: Any, context: Any) -> HttpAnswer:
     try:
         event = json_object(event)
         call = call_of(event)
         route = ROUTES.get(str(event.get("routeKey")))
         if route is None:
             raise RefusedRequestError(404, {"error": "Unknown path"})
-        return answer(200, route(call))
+        return http_answer(200, route(call))
     except TokenError as error:
         telemetry.warning("token refused", reason=error.reason)
-        headers = {"WWW-Authenticate": 'Bearer realm="jobplane"'}
-        return answer(401, {"error": "Authentication required"}, headers)
+        return UnauthorizedError(error.reason).answer()
     except RefusedRequestError as error:
         telemetry.info("request refused", status_code=error.status, cause=str(error))
-        return answer(error.status, error.body, error.headers)
+        return error.answer()

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import jobplane_keys as keys
+from jobplane_keys import http
 from jobplane_models.assemblies import AssemblyDocument
 
 HELLO = hashlib.md5(b"hello", usedforsecurity=False).hexdigest()
@@ -547,3 +548,32 @@ def test_an_event_without_a_connection_id_is_refused(context: object) -> None:
 def test_the_connection_id_of_an_event_is_returned_unchanged() -> None:
     id = "L0SM9cOFvHcCIhw="
     assert keys.connection_id_of({"requestContext": {"connectionId": id}}) == id
+
+
+def test_a_refusal_answers_with_json_that_no_cache_keeps() -> None:
+    """An unknown caller is not given the reason; the text of an invalid request is bounded."""
+    answer = http.UnauthorizedError("expired").answer()
+    assert (answer["statusCode"], answer["body"]) == (401, '{"error":"Authentication required"}')
+    assert answer["headers"] == {
+        "Content-Type": "application/json", "Cache-Control": "no-store",
+        "WWW-Authenticate": 'Bearer realm="jobplane"',
+    }  # fmt: skip
+    invalid = http.InvalidRequestError(*((f"f{number}", "is required") for number in range(9)))
+    assert str(invalid) == "; ".join(f"f{number} is required" for number in range(5))
+    assert len(invalid.body["problems"]) == 9
+    assert http.http_answer(304, None, {"Cache-Control": "private"})["body"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (None, "object"), ("", "JSON"), ("[]", "object"), ("{", "JSON"), ("[" * 10**6, "JSON"),
+        ("?", "JSON"), ("/w==", "JSON"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_json_object_is_refused(body: Any, fault: str) -> None:
+    event = {"body": body, "isBase64Encoded": body in ("?", "/w==")}
+    with pytest.raises(http.InvalidRequestError, match=f"^body must be .*{fault}$"):
+        http.json_body(event)
+    good = {"body": base64.b64encode(b'{"n":1}').decode(), "isBase64Encoded": True}
+    assert http.json_body(good) == {"n": 1}
