@@ -125,6 +125,16 @@ def test_the_exif_orientation_is_applied_once() -> None:
     assert left[2] > 200 and right[0] > 200
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_an_orientation_beside_a_faulty_value_is_applied() -> None:
+    """As browsers do; the EXIF data is left out, as it can't be written."""
+    entries = (struct.pack(">HHIHH", ORIENTATION, 3, 1, 6, 0), b"\x01\x1a\0\x02\0\0\0\4abc\0")
+    exif = b"MM\0*\0\0\0\x08\0\x02" + b"".join(entries) + bytes(4)
+    result, image, _ = run(broken_exif("JPEG", exif), width=10)
+    assert (image.size, len(image.getexif())) == ((10, 20), 0)
+    assert result.warnings == ("a.png: its EXIF data can't be read and is left out",)
+
+
 def test_metadata_stays_unless_stripped() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()

@@ -71,18 +71,21 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
 
 def exif_of(image: Image.Image) -> tuple[bytes | None, int, bool]:
     """The EXIF without its orientation, the orientation, and whether all of it can be read."""
+    orientation, readable = 1, True
     try:
         exif = image.getexif()
         if not exif and image.info.get("exif"):
             return None, 1, False
-        orientation = exif.pop(ORIENTATION, 1)
+        if (value := exif.pop(ORIENTATION, 1)) in range(9):
+            orientation = value
+        else:
+            readable = False
         if image.format == "TIFF":
             for tag in [tag for tag in exif if tag not in _DESCRIPTIVE]:
                 del exif[tag]
-        readable = orientation in range(9)
-        return exif.tobytes() if exif else None, orientation if readable else 1, readable
+        return exif.tobytes() if exif else None, orientation, readable
     except Exception:  # Pillow raises whatever a faulty value leads to
-        return None, 1, False
+        return None, orientation, False
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
