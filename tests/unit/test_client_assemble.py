@@ -31,8 +31,6 @@ PART = 1000
 API = "https://api.test/stage"
 type Fault = Callable[[httpx.Request], httpx.Response | Exception | None]
 
-pytestmark = pytest.mark.timeout(20)
-
 
 def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
