@@ -1280,9 +1280,10 @@ export interface StoredProgress {
  *
  * `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
  * may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
+ * `rate`: as many jobs of its action have started in the last minute as may.
  */
 export interface WhyWaiting {
-  reason: "queued" | "lane_full" | "retrying" | "scheduled";
+  reason: "queued" | "lane_full" | "retrying" | "scheduled" | "rate";
   since: string;
   until?: string;
 }

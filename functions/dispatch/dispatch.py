@@ -53,6 +53,7 @@ from jobplane_keys import (
     unreadable_record,
 )
 from jobplane_keys.lanes import (
+    MAX_LANE_RATE,
     MAX_LANE_SLOTS,
     WAITING_CHECK_SECONDS,
     lane_rows,
@@ -88,6 +89,7 @@ ATTRIBUTES = (
     "trace_header",
     "lane",
     "lane_limit",
+    "lane_rate",
     "waiting_order",
 )
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
@@ -116,21 +118,24 @@ class Request:
     trace_header: str | None = None
     lane: str | None = None
     lane_limit: int = 0
+    lane_rate: int = 0
     order: str = ""
     due: int = 0
-    """The epoch seconds before which it must not run."""
+    """Of a SCHEDULED request: the epoch seconds from which it is due."""
+    starts_at: float = 0.0
+    """Of a lane with a rate: its start time."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         trace_header, lane = row.get("trace_header"), row.get("lane")
-        limit = row.get("lane_limit")
-        limit = limit if isinstance(limit, int) and 0 < limit <= MAX_LANE_SLOTS else 0
+        limit = number_in(row, "lane_limit", MAX_LANE_SLOTS)
         return cls(
             owner=row["owner"],
             request_id=row["request_id"],
             trace_header=trace_header if isinstance(trace_header, str) else None,
             lane=lane if isinstance(lane, str) and limit else None,
             lane_limit=limit,
+            lane_rate=number_in(row, "lane_rate", MAX_LANE_RATE),
             order=str(row.get("waiting_order", "")),
             due=int(row["lease_until"]) if row.get("status") == RequestStatus.SCHEDULED else 0,
         )
@@ -153,8 +158,8 @@ class Request:
             "MessageBody": json.dumps(body),
             "MessageGroupId": message_group(self.owner),
         }
-        if self.due > now:
-            entry["DelaySeconds"] = min(MAX_DELAY_SECONDS, math.ceil(self.due - now))
+        if (wait := math.ceil(max(self.due, self.starts_at) - now)) > 0:
+            entry["DelaySeconds"] = min(MAX_DELAY_SECONDS, wait)
         if self.trace_header:
             trace = {"DataType": "String", "StringValue": self.trace_header}
             entry["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
@@ -191,6 +196,12 @@ def is_plain(image: Mapping[str, Any], name: str) -> bool:
     """Whether an attribute is a text or a number."""
     value = image.get(name)
     return isinstance(value, dict) and bool(value.keys() & {"S", "N"})
+
+
+def number_in(row: Mapping[str, Any], name: str, most: int) -> int:
+    """A number from 1 to `most` of a row; 0 for anything else."""
+    value = row.get(name)
+    return value if isinstance(value, int) and 0 < value <= most else 0
 
 
 @cache
@@ -244,22 +255,37 @@ def serve(
     """
     waiting_at = lane.leave([request.key for request in ended]) if ended else None
     waiting = list(started)
+    early: list[Request] = []
     if started:
         entered = set(lane.enter([request.key for request in started]))
-        require_sent([request for request in started if request.key in entered])
-        waiting = [request for request in started if request.key not in entered]
+        early = start(lane, [request for request in started if request.key in entered])
+        waiting = [each for each in started if each.key not in entered or each in early]
     if waiting:
         lane.set_waiting(time.time())
-        waiting = [each for each in waiting if each.row.wait_for_lane(shard_of(each), time.time())]
+        waiting = [
+            each
+            for each in waiting
+            if each.row.wait_for_lane(
+                shard_of(each), time.time(), "rate" if each in early else "lane_full"
+            )
+        ]
         telemetry.metric("RequestWaits", len(waiting))
     if waiting or waiting_at is not None:
         start_waiting(lane, waiting, pauses)
 
 
-def require_sent(requests: Sequence[Request]) -> None:
-    """Send a message for each request. Raises NotSentError."""
-    if send(requests):
+def start(lane: Lane, requests: Sequence[Request]) -> list[Request]:
+    """Send a message for each request that has a slot; those that the rate does not let start now,
+    which have no slot any more. Raises NotSentError.
+    """
+    times = [lane.reserve(each.row, time.time()) if lane.rate else 0.0 for each in requests]
+    found = list(zip(requests, times, strict=True))
+    early = [request for request, at in found if at is None]
+    if early:
+        lane.leave([request.key for request in early])
+    if send([replace(request, starts_at=at) for request, at in found if at is not None]):
         raise NotSentError
+    return early
 
 
 def shard_of(request: Request) -> str:
@@ -276,7 +302,7 @@ def start_waiting(lane: Lane, known: Sequence[Request] = (), pauses: Iterable[fl
     for pause in (*pauses, None):
         # Before the look: what begins to wait during it must find `waiting_at` young.
         looked_at = time.time()
-        state = lane.read()
+        state = lane.read(looked_at)
         if state.waiting_at is None and known:
             state = state._replace(waiting_at=lane.set_waiting(time.time()))
         queue = first_in_queue(lane.name, known, state.free + len(state.slots))
@@ -284,10 +310,14 @@ def start_waiting(lane: Lane, known: Sequence[Request] = (), pauses: Iterable[fl
         first = [each for each in queue if each.key not in state.slots][: state.free]
         entered = set(lane.enter([each.key for each in first], is_next=True)) if first else set()
         running = [*held, *(each for each in first if each.key in entered)]
-        require_sent(running)
-        gone = [each.key for each in running if not each.row.leave_queue(time.time())]
+        early = start(lane, running)
+        sent = [each for each in running if each not in early]
+        gone = [each.key for each in sent if not each.row.leave_queue(time.time())]
         if gone:  # cancelled while the index still showed them
             lane.leave(gone)
+        if early:
+            return
+        if gone:
             continue
         if len(first) >= state.free or state.waiting_at is None:
             return
@@ -337,7 +367,8 @@ def dispatch(records: Sequence[Any]) -> list[str]:
     failed = [change.sequence for change in plain if change.request in unsent]
     for number, (name, changes) in enumerate(lanes.items()):
         pauses = QUEUE_LOOKS_SECONDS if number < QUEUES_LOOKED_AT else ()
-        lane = Lane(dynamodb(), LANES, name, changes[-1].request.lane_limit)
+        newest = changes[-1].request
+        lane = Lane(dynamodb(), LANES, name, newest.lane_limit, newest.lane_rate)
         ended = {change.request.key: change.request for change in changes if change.has_ended}
         started = [change.request for change in changes if change.request.key not in ended]
         try:
@@ -412,8 +443,9 @@ def sweep_lane(
     """
     numbers = {row["lane"]: split_lane_row(row["lane"])[1] for row in rows}
     # The first row has the limit of the newest request that began to wait.
-    limit = min(rows, key=lambda row: numbers[row["lane"]])["lane_limit"]
-    lane = Lane(dynamodb(), LANES, name, limit)
+    first = min(rows, key=lambda row: numbers[row["lane"]])
+    limit = first["lane_limit"]
+    lane = Lane(dynamodb(), LANES, name, limit, first.get("lane_rate", 0))
     beyond = [row for row in rows if numbers[row["lane"]] >= len(lane_rows(limit))]
     slots = [key for row in rows for key in row.get("slots", ())]
     ended = [key for key in slots if key not in running and has_ended(key)]
@@ -427,7 +459,7 @@ def sweep_lane(
     if waits or known:
         start_waiting(lane, known)
     for row in rows:
-        if row in beyond or ("slots" not in row and "waiting_at" not in row):
+        if row in beyond or not row.keys() & {"slots", "waiting_at", "next_start"}:
             remove_lane_row(dynamodb(), LANES, row["lane"], is_beyond=row in beyond)
     return len(ended)
 

@@ -1326,7 +1326,7 @@ def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     """Requeue or end one overdue request.
 
-    Returns `requeued`, `started` if it was SCHEDULED, `moved` if another worker has changed it, or
+    Returns `requeued`, also if it was SCHEDULED, `moved` if another worker has changed it, or
     `failed` if it was ended: it has no attempts left, was cancelled, or its assembly had ended.
     """
     request = request_of(owner, request_id)
@@ -1334,7 +1334,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
         return "moved"
     if row["status"] == RequestStatus.SCHEDULED:
-        return "started" if request.start(time.time()) else "moved"
+        return "requeued" if request.start(time.time()) else "moved"
     if row["attempts"] >= row["max_attempts"]:
         taken = request.take_over(row, invocation.lease(), time.time())
         if taken is None:

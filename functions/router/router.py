@@ -60,6 +60,7 @@ from jobplane_keys import (
     upload_prefix,
 )
 from jobplane_keys.lanes import (
+    MAX_LANE_RATE,
     PRIORITIES,
     action_lane,
     tenant_lane,
@@ -111,6 +112,11 @@ MAX_FAULTS = 20
 # Less than the time that API Gateway waits for an answer.
 POST_SECONDS = 20.0
 MAX_SUBSCRIPTIONS = 1000
+# What the public state of a request has of its row as it is.
+STATE = (
+    "request_id", "action", "status", "attempts", "assembly_id", "cancel_requested", "created_at",
+    "run_at", "started_at", "updated_at", "ended_at",
+)  # fmt: skip
 # Actions whose payload may be in an object, since it may have 1,000 files.
 STORABLE = frozenset({"create_upload", "process_assembly"})
 
@@ -153,7 +159,8 @@ class Action:
 
     `payload` is the name of a model of jobplane_models.payloads, or None for any object. `run`
     returns the data of the answer or, for an async action, additional fields of the job's row.
-    With a `limit`, the action's jobs have a lane of their own, of all tenants, with so many slots.
+    With a `limit`, the action's jobs have a lane of their own, of all tenants, with so many slots,
+    and with `per_minute` so many starts a minute.
     """
 
     name: str
@@ -162,6 +169,7 @@ class Action:
     forcible: bool
     limit: int | None
     run: Run
+    per_minute: int | None = None
 
 
 ACTIONS: dict[str, Action] = {}
@@ -187,16 +195,20 @@ def action(
     payload: str | None = None,
     forcible: bool = False,
     limit: int | None = None,
+    per_minute: int | None = None,
 ) -> Callable[[Run], Run]:
     """Register an action. `forcible`: a sync one that `metadata.mode = "async"` makes a job.
 
-    `limit`: so many of its jobs run at the same time at most.
+    `limit`: so many of its jobs run at the same time at most. `per_minute`, which needs a limit:
+    so many start at most in any minute; a further attempt of a job is not counted.
     """
+    if per_minute is not None and (limit is None or not 0 < per_minute <= MAX_LANE_RATE):
+        raise ValueError(f"per_minute of {name!r}: from 1 to {MAX_LANE_RATE:,}, with a limit")
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
             raise ValueError(f"action {name!r} is registered twice")
-        ACTIONS[name] = Action(name, mode, payload, forcible, limit, run)
+        ACTIONS[name] = Action(name, mode, payload, forcible, limit, run, per_minute)
         return run
 
     return register
@@ -285,25 +297,9 @@ def canonical(payload: Any) -> str:
 def state_of(row: Mapping[str, Any]) -> Message:
     """The public state of a request; the links of its result are signed now."""
     progress = row.get("progress") or {}
-    state = {
-        name: row[name]
-        for name in (
-            "request_id",
-            "action",
-            "status",
-            "attempts",
-            "assembly_id",
-            "cancel_requested",
-            "created_at",
-            "run_at",
-            "started_at",
-            "updated_at",
-            "ended_at",
-        )
-        if name in row
-    }
+    state = {name: row[name] for name in STATE if name in row}
     state |= {"seq": row.get("seq", progress.get("seq", 0)), "progress": row.get("progress")}
-    if waiting := why_waiting(row):
+    if waiting := why_waiting(row, time.time()):
         state["why_waiting"] = waiting
     if "error" in row:
         state["error"] = row["error"]
@@ -483,13 +479,15 @@ def due_of(request: Request) -> float | None:
 
 def lane_of(request: Request, due: float) -> Message:
     """The attributes of a row whose job needs a slot of a lane; none without lanes."""
-    limit, lane = ACTIONS[request.action].limit, action_lane(request.action)
+    found, lane = ACTIONS[request.action], action_lane(request.action)
+    limit = found.limit
     if limit is None:
         limit, lane = MAX_RUNNING_PER_TENANT, tenant_lane(request.connection["tenant_id"])
     if not limit:
         return {}
     order = waiting_order(request.metadata.get("priority", "normal"), iso_time(due))
-    return {"lane": lane, "lane_limit": limit, "waiting_order": order}
+    rate = {"lane_rate": found.per_minute} if found.per_minute else {}
+    return {"lane": lane, "lane_limit": limit, "waiting_order": order, **rate}
 
 
 def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:

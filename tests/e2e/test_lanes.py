@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -111,6 +112,18 @@ async def test_a_scheduled_job_takes_its_slot_when_it_is_due(deployed: Deployed)
     assert parse_iso_time(rows[late]["started_at"]) >= due
     assert rows[late]["started_at"] > rows[soon]["ended_at"]
     await until(lambda: not crowd.slots(), "the slots are free")
+
+
+async def test_a_rate_spaces_the_starts(deployed: Deployed) -> None:
+    """Sixty a minute: each job starts about a second after the one before."""
+    crowd = Crowd(deployed, 8)
+    for _ in range(4):
+        crowd.queue(0, lane_rate=60)
+    rows = await crowd.ended()
+    assert {row["status"] for row in rows} == {"COMPLETED"}
+    starts = sorted(parse_iso_time(row["starts_at"]) for row in rows)
+    assert all(later - earlier > 1 for earlier, later in pairwise(starts))
+    assert all(row["started_at"] >= row["starts_at"] for row in rows)
 
 
 async def test_a_job_is_scheduled_over_the_socket(deployed: Deployed) -> None:

@@ -1,16 +1,19 @@
 """Lanes: never more requests run than a lane has slots, and none waits for ever."""
 
+import json
 import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore import xform_name
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from jobplane_keys import iso_time, to_item
+from jobplane_keys import iso_time, parse_iso_time, to_item
 from jobplane_keys.lanes import lane_rows, tenant_lane, waiting_order, why_waiting
 from jobplane_leases import Lane, Lease, RequestLease
 from tests.unit.stack import OWNER, PREFIX, TENANT, Context, Row, Stack, event, request
@@ -172,6 +175,124 @@ def test_lanes_do_not_share_slots(lanes: Lanes) -> None:
     plain = lanes.queue(lane=None, lane_limit=None)
     lanes.deliver()
     assert sorted(lanes.started) == sorted([*own[:2], other, plain])
+
+
+class Rated(Lanes):
+    """A lane with ten slots and a rate. Messages are kept, nothing works, and time stands still."""
+
+    def __init__(self, stack: Stack, rate: int) -> None:
+        super().__init__(stack, 10)
+        self.rate, self.calls, self.now = rate, stack.calls(self.module.sqs), time.time()
+        clock = SimpleNamespace(time=lambda: self.now, sleep=lambda _: None)
+        stack.monkeypatch.setattr(self.module, "time", clock)
+
+    def queue(self, priority: str = "normal", **changes: Any) -> str:
+        return super().queue(priority, lane_rate=self.rate, **changes)
+
+    def work(self) -> None:
+        """No worker takes a message."""
+
+    def delays(self) -> dict[str, int]:
+        """The largest delay of the messages of each request."""
+        entries = [e for call in self.calls.of("SendMessageBatch") for e in call["Entries"]]
+        found = [(json.loads(e["MessageBody"])["request_id"], e) for e in entries]
+        return {name: entry.get("DelaySeconds", 0) for name, entry in found}
+
+    def starts(self) -> list[float]:
+        """The start times, by the names of the requests."""
+        rows = sorted(self.stack.items("requests"), key=lambda row: str(row["request_id"]))
+        return [parse_iso_time(row["starts_at"]) for row in rows if "starts_at" in row]
+
+
+@pytest.mark.parametrize("rate", [1, 60, 600])
+def test_a_rate_spaces_the_starts(stack: Stack, rate: int) -> None:
+    """In their order, so that no minute has more than the rate. Messages are delayed until then, at
+    most for three minutes; the rest waits, without a slot, until the sweep comes near.
+    """
+    lanes = Rated(stack, rate)
+    names = [lanes.queue() for _ in range(5)]
+    again = list(lanes.stream)
+    lanes.deliver()
+    starts, slots = lanes.starts(), lanes.slots()
+    count = 3 if rate == 1 else 5
+    assert [name for name in names if name in slots] == names[:count] == list(lanes.delays())
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert gaps == [pytest.approx(62 / rate, abs=0.01)] * (count - 1)
+    assert all(0 <= delay <= 181 for delay in lanes.delays().values())
+    why = why_waiting(lanes.row(names[1]), starts[0])
+    assert why is not None
+    assert (why["reason"], why["until"]) == ("rate", iso_time(starts[1]))
+    late = why_waiting(lanes.row(names[1]), starts[1])
+    assert late is not None
+    assert late["reason"] == "queued"
+    lanes.stream += again  # the same start times once more
+    lanes.deliver()
+    assert lanes.starts() == starts
+    if rate > 1:
+        return
+    waits = why_waiting(lanes.row(names[3]), lanes.now)
+    assert waits == {"reason": "rate", "since": lanes.row(names[3])["waiting_since"]}
+    lanes.sweep()
+    assert lanes.starts() == starts
+    near = to_item({":at": int(lanes.now * 1000) + 100_000})
+    stack.dynamodb.update_item(
+        TableName=LANES, Key=to_item({"lane": f"{LANE}#0"}), ExpressionAttributeValues=near,
+        UpdateExpression="SET next_start = :at",
+    )  # fmt: skip
+    lanes.sweep()
+    assert len(lanes.starts()) == 5
+    assert lanes.slots() == set(names)
+    assert "waiting_lane" not in lanes.row(names[4])
+
+
+def test_a_further_attempt_is_not_counted(stack: Stack) -> None:
+    """It keeps its start time, and is sent at once when that has passed."""
+    lanes = Rated(stack, 1)
+    past = iso_time(lanes.now - 60)
+    name = lanes.queue(starts_at=past, attempts=1)
+    lanes.queue()
+    lanes.deliver()
+    assert lanes.delays()[name] == 0
+    assert lanes.row(name)["starts_at"] == past
+    assert lanes.starts()[1] <= lanes.now
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["failed", "answer lost"])
+@pytest.mark.parametrize(
+    "operation", ["BatchGetItem", "GetItem", "UpdateItem", "TransactWriteItems"]
+)
+@pytest.mark.parametrize("number", range(4))
+def test_a_start_time_is_given_once_whatever_fails(
+    stack: Stack, operation: str, lost: bool, number: int
+) -> None:
+    """The stream delivers the batch again: the starts go on where they were, and none is lost."""
+    lanes = Rated(stack, 600)
+    names = [lanes.queue() for _ in range(4)]
+    client, calls = lanes.module.dynamodb(), iter(range(99))
+
+    def fails(_: str) -> bool:
+        return next(calls) == number
+
+    if lost:
+        method = xform_name(operation)
+        whole = getattr(client, method)
+
+        def losing(**parameters: Any) -> Any:
+            answer = whole(**parameters)
+            if fails(""):
+                raise ReadTimeoutError(endpoint_url="the answer is lost")
+            return answer
+
+        stack.monkeypatch.setattr(client, method, losing)
+    else:
+        stack.fail(client, operation, times=3, when=fails)
+    lanes.deliver()
+    assert list(lanes.delays()) == names
+    starts = lanes.starts()
+    assert len(starts) == 4
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(starts))
+    assert starts[-1] - starts[0] < 60
+    assert lanes.slots() == set(names)
 
 
 @pytest.mark.parametrize("name", [0, 2])

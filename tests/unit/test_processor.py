@@ -1472,7 +1472,7 @@ def test_a_request_that_is_due_is_started(
     assert processor.deliver(found, found) == []
     assert stack.request()["status"] == ("PENDING" if lane else "COMPLETED")
     stack.put("requests", due)
-    assert processor.sweep() == {"started": 1}
+    assert processor.sweep() == {"requeued": 1}
     assert stack.request()["status"] == "PENDING"
     if not lane:
         (waited,) = output.metric("QueueLatency")

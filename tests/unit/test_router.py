@@ -785,6 +785,23 @@ def test_a_limit_makes_a_lane(
     assert {name: row[name] for name in row if "lane" in name or "order" in name} == lane | order
 
 
+def test_an_action_may_have_a_rate(
+    router: Router, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows have it. It needs a limit, and has bounds."""
+    delay = replace(router.module.ACTIONS["delay"], limit=2, per_minute=30)
+    monkeypatch.setitem(router.module.ACTIONS, "delay", delay)
+    router.ask("delay", {}, id="req-1")
+    assert stack.request()["lane_rate"] == 30
+    for wrong in (
+        {"per_minute": 1},
+        {"per_minute": 0, "limit": 1},
+        {"per_minute": 6001, "limit": 1},
+    ):
+        with pytest.raises(ValueError, match="from 1 to 6,000"):
+            router.module.action("other", **wrong)
+
+
 DELAYS = [
     ({"delay_seconds": "60"}, 60), ({"delay_seconds": "2592000"}, 30 * 86400),
     ({"delay_seconds": "0"}, None), ({"run_at": -60}, None), ({"run_at": 3600}, 3600),

@@ -88,6 +88,11 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "jobs of an action that run at a time": (
             "no limit" if {each.limit for each in router.ACTIONS.values()} == {None} else "a limit"
         ),
+        "jobs of an action that start in a minute": (
+            "no limit"
+            if {each.per_minute for each in router.ACTIONS.values()} == {None}
+            else "a limit"
+        ),
         "a job is scheduled ahead": f"{schedules.MAX_AHEAD_SECONDS // DAY} days",
         "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
         "an attempt of an AWS call": (

@@ -13,6 +13,7 @@ from jobplane.explore.tables import Row
 from jobplane.explore.world import TTL, Change, World
 from jobplane.histories.checker import check
 from jobplane.histories.operations import operations_of
+from jobplane_keys import parse_iso_time
 from jobplane_keys.lanes import lane_rows, split_lane_row
 
 QUEUE_LAG_SECONDS = 3.0
@@ -271,6 +272,26 @@ class NeverEarly(Guarantee):
         early = old["lease_until"] - self.world.now
         if new["status"] in {"PENDING", "PROCESSING"} and early > TOLERANCE_SECONDS:
             raise self.broken(f"{change.task} starts {new['request_id']} {early:.0f} s too early.")
+
+
+class RateKept(Guarantee):
+    """No more jobs of a lane start in a minute than its rate, and none before its start time."""
+
+    def changed(self, change: Change) -> None:
+        new = change.new
+        if change.table != "requests" or not new or "lane_rate" not in new:
+            return
+        if new["status"] == "PROCESSING" and "starts_at" not in new:
+            raise self.broken(f"{change.task} starts {new['request_id']} without a start time.")
+        if "starts_at" not in new:
+            return
+        early = parse_iso_time(new["starts_at"]) - self.world.now
+        if new["status"] == "PROCESSING" and early > TOLERANCE_SECONDS:
+            raise self.broken(f"{change.task} starts {new['request_id']} {early:.0f} s too early.")
+        rows = [row for row in self.world.rows("requests") if row.get("lane") == new["lane"]]
+        times = sorted(parse_iso_time(row["starts_at"]) for row in rows if "starts_at" in row)
+        if any(later - times[n] < 60 for n, later in enumerate(times[new["lane_rate"] :])):
+            raise self.broken(f"{change.task} gives the start times {times}.")
 
 
 class LaneSlotsKept(Guarantee):

@@ -1,6 +1,7 @@
 """What is explored: each scenario sets up its state and adds its actors."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -168,6 +169,17 @@ def schedule(world: World) -> None:
         for name, seconds in (("first", "20"), ("second", "20"), ("later", "3600")):
             delayed(client, name, delay_seconds=seconds)
     world.connect("device").say("cancel", {"request_id": "later"})
+
+
+@scenario("rate", *JOBS)
+def rate(world: World) -> None:
+    """Three jobs of an action, of which one may start a minute; the second one is cancelled."""
+    client, actions = world.connect("origin"), world.stage.module("router").ACTIONS
+    limited = dataclasses.replace(actions["delay"], limit=3, per_minute=1)
+    with patch.dict(actions, {"delay": limited}):
+        for name in ("first", "second", "third"):
+            delayed(client, name)
+    world.connect("device").say("cancel", {"request_id": "second"})
 
 
 @scenario("sweep", *JOBS)

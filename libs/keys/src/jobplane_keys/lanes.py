@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from jobplane_keys._clock import iso_time
 from jobplane_keys._requests import RequestStatus
 from jobplane_keys._tables import DEFAULT_TABLE_PREFIX
 
@@ -12,6 +13,14 @@ SLOTS_PER_ROW = 16
 
 MAX_LANE_ROWS = 64
 MAX_LANE_SLOTS = 10_000
+
+RATE_WINDOW_SECONDS = 62.0
+"""So long is a minute of a lane's rate: deliveries of messages differ by up to two seconds."""
+
+RATE_AHEAD_SECONDS = 180.0
+"""A request gets no start time that is further away. The sweep of lanes comes every minute."""
+
+MAX_LANE_RATE = 6_000
 
 WAITING_SHARDS = 4
 WAITING_CHECK_SECONDS = 3600
@@ -69,17 +78,20 @@ def waiting_order(priority: str, created_at: str) -> str:
     return f"{PRIORITIES.index(priority)}#{created_at}"
 
 
-def why_waiting(row: Mapping[str, Any]) -> dict[str, str] | None:
-    """Why a request does not run, and since when; None if it runs or has ended.
+def why_waiting(row: Mapping[str, Any], now: float = 0.0) -> dict[str, str] | None:
+    """Why a request does not run at `now`, and since when; None if it runs or has ended.
 
     `queued`: a worker will take it. `lane_full`: as many of its lane run as may. `retrying`: an
-    attempt failed, and the next one follows. `scheduled`: it is not due before `until`.
+    attempt failed, and the next one follows. `scheduled`: it is not due before `until`. `rate`: as
+    many of its lane have started as may; `until` is its start time if it has one.
     """
     match row["status"]:
         case RequestStatus.SCHEDULED:
             return {"reason": "scheduled", "since": row["created_at"], "until": row["run_at"]}
         case RequestStatus.PENDING if "waiting_since" in row:
-            return {"reason": "lane_full", "since": row["waiting_since"]}
+            return {"reason": row.get("waiting_for", "lane_full"), "since": row["waiting_since"]}
+        case RequestStatus.PENDING if row.get("starts_at", "") > iso_time(now):
+            return {"reason": "rate", "since": row["updated_at"], "until": row["starts_at"]}
         case RequestStatus.PENDING:
             return {"reason": "queued", "since": row["updated_at"]}
         case RequestStatus.RETRYING:

@@ -4,7 +4,7 @@ A lane is a tenant, or an action with a limit of its own. So many of its request
 time as it has slots. The slots are spread over rows of the table `lanes`, so that neither the size
 of a row nor the writes that one partition takes limits a lane. `slots` is the set of the requests
 that have a slot of the row; `waiting_at` (epoch milliseconds) is there while requests may wait for
-the lane.
+the lane. `next_start` (epoch milliseconds) is on the first row of a lane with a rate.
 
 | write | when | effect |
 |---|---|---|
@@ -12,11 +12,13 @@ the lane.
 | `leave` | always | its slot is free |
 | `set_waiting` | always | only the next request in the queue may enter |
 | `clear_waiting` | `waiting_at` is as it was read | any request may enter |
-| `remove_lane_row` | no slot is taken, and no request waits | the row is gone |
+| `reserve` | the request has no start time, and one is near | it has the lane's next one |
+| `remove_lane_row` | no slot is taken, no request waits, and it has no rate | the row is gone |
 
 Each is idempotent by the request's key: repeated, it finds its own result.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,15 +26,16 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from jobplane_keys import from_item, to_item
-from jobplane_keys.lanes import lane_row, lane_rows
-from jobplane_leases._writes import Row, remove, update
+from jobplane_keys import RequestStatus, from_item, parse_iso_time, read_item, to_item
+from jobplane_keys.lanes import RATE_AHEAD_SECONDS, RATE_WINDOW_SECONDS, lane_row, lane_rows
+from jobplane_leases._requests import RequestLease
+from jobplane_leases._writes import Row, expressions, remove, transact, update
 
 READ_ATTEMPTS = 5
 
 
 class LaneState(NamedTuple):
-    """The requests that have a slot, how many slots are free, and since when requests wait."""
+    """The requests that have a slot, how many may enter, and since when requests wait."""
 
     slots: frozenset[str]
     free: int
@@ -41,18 +44,25 @@ class LaneState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A lane with so many slots. `now` is in epoch seconds, and a request is named by its key."""
+    """A lane with so many slots, and `rate` starts a minute if that is not 0.
+
+    `now` is in epoch seconds, and a request is named by its key.
+    """
 
     dynamodb: Any
     table: str
     name: str
     limit: int
+    rate: int = 0
 
-    def read(self) -> LaneState:
-        """The lane's state now."""
+    def read(self, now: float = 0.0) -> LaneState:
+        """The lane's state at `now`, which only a lane with a rate needs."""
         rows = self._rows()
         taken = [len(row.get("slots", ())) for row in rows.values()]
         free = sum(max(0, limit - used) for limit, used in zip(self._limits(), taken, strict=True))
+        if self.rate:
+            left = now + RATE_AHEAD_SECONDS - max(now, rows[0].get("next_start", 0) / 1000)
+            free = min(free, max(0, math.ceil(left / self._pace)))
         waiting = [row["waiting_at"] for row in rows.values() if "waiting_at" in row]
         slots = frozenset(key for row in rows.values() for key in row.get("slots", ()))
         return LaneState(slots, free, max(waiting, default=None))
@@ -83,6 +93,41 @@ class Lane:
                 break
             entered |= self._enter_row(row, limits[row], left, is_next)
         return [key for key in keys if key in entered]
+
+    def reserve(self, request: RequestLease, now: float) -> float | None:
+        """The start time of a request that has a slot, by its key the same one each time.
+
+        None if the lane's next one is too far away. Start times are so far apart that no window of
+        a minute has more than `rate`. One transaction writes it on both rows.
+        """
+        for _ in range(READ_ATTEMPTS):
+            known = _start_of(request)
+            if known is not None:
+                return known
+            read: int = self._rows()[0].get("next_start", 0)
+            start = max(now, read / 1000)
+            if start >= now + RATE_AHEAD_SECONDS:
+                return None
+            values = {"read": read, "next": math.ceil((start + self._pace) * 1000)}
+            values |= {"limit": self.limit, "rate": self.rate}
+            reserved = expressions(
+                "attribute_not_exists(next_start) OR next_start = :read",
+                values,
+                "SET next_start = :next, lane_limit = :limit, lane_rate = :rate",
+            )
+            key = to_item({"lane": lane_row(self.name, 0)})
+            updates = [{"TableName": self.table, "Key": key, **reserved}, request.start_of(start)]
+            if not transact(self.dynamodb, [{"Update": each} for each in updates]):
+                return start
+        raise ClientError(
+            {"Error": {"Code": "ThrottlingException", "Message": "too many starts at a time"}},
+            "TransactWriteItems",
+        )
+
+    @property
+    def _pace(self) -> float:
+        """The seconds between two starts."""
+        return RATE_WINDOW_SECONDS / self.rate
 
     def leave(self, keys: Sequence[str]) -> int | None:
         """Free the slots of some requests; since when other requests wait, or None."""
@@ -173,12 +218,21 @@ class Lane:
         )
 
 
+def _start_of(request: RequestLease) -> float | None:
+    """The start time of a request; 0.0 if it needs none any more, None if it has none yet."""
+    key, names = {"owner": request.owner, "request_id": request.request_id}, {"status", "starts_at"}
+    row = read_item(request.dynamodb, request.table, key, names) or {}
+    if "starts_at" in row:
+        return parse_iso_time(row["starts_at"])
+    return None if row.get("status") == RequestStatus.PENDING else 0.0
+
+
 def remove_lane_row(dynamodb: Any, table: str, row: str, *, is_beyond: bool = False) -> bool:
     """Delete a row of a lane, unless one of its slots is taken or requests wait for the lane.
 
     `is_beyond`: the lane's limit has become smaller, so that nothing waits for this row.
     """
-    condition = "attribute_not_exists(slots)"
+    condition = "attribute_not_exists(slots) AND attribute_not_exists(next_start)"
     if not is_beyond:
         condition += " AND attribute_not_exists(waiting_at)"
     return remove(dynamodb, table, {"lane": row}, condition=condition)

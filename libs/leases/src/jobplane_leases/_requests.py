@@ -18,6 +18,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `requeue` | RETRYING without an owner | PENDING |
 | `cancel` | PENDING or SCHEDULED, unchanged since it was read | CANCELLED |
 | `wait_for_lane` | PENDING | the same, in the lane's queue |
+| `start_of` | PENDING without a start time | the same, with it |
 | `leave_queue` | in the lane's queue | the same, without it |
 | `ask_to_cancel` | not ended | the same, with `cancel_requested` |
 """
@@ -209,19 +210,22 @@ class RequestLease:
         done, ended = self._change(changes, *_as_read(row), now, _AT_END)
         return ended if done else None
 
-    def wait_for_lane(self, shard: str, now: float) -> bool:
+    def wait_for_lane(self, shard: str, now: float, reason: str = "lane_full") -> bool:
         """Let the request wait in a partition of the index `waiting`; False if it is not PENDING.
 
-        The sweeper leaves it alone for an hour, and its row does not expire while it waits.
+        `reason` is that of `why_waiting`. The sweeper leaves it alone for an hour, and its row does
+        not expire while it waits.
         """
         return update(
             self.dynamodb,
             self.table,
             self._key,
             change="SET waiting_lane = :shard, lease_until = :until, #ttl = :ttl,"
-            " waiting_since = if_not_exists(waiting_since, :moment)",
+            " waiting_since = if_not_exists(waiting_since, :moment), "
+            " waiting_for = if_not_exists(waiting_for, :reason)",
             condition="#status = :pending",
             values={
+                "reason": reason,
                 "shard": shard,
                 "until": int(now) + WAITING_CHECK_SECONDS,
                 "moment": iso_time(now),
@@ -255,6 +259,18 @@ class RequestLease:
             values={"true": True},
             mark=None,
         ).done
+
+    def start_of(self, starts_at: float) -> Row:
+        """The write of a transaction that gives a PENDING request its start time, once."""
+        return {
+            "TableName": self.table,
+            "Key": to_item(self._key),
+            **expressions(
+                "#status = :pending AND attribute_not_exists(starts_at)",
+                {"pending": RequestStatus.PENDING, "at": iso_time(starts_at)},
+                "SET starts_at = :at",
+            ),
+        }
 
     def check_of(self, lease_owner: str) -> Row:
         """The check of a transaction that this worker has the request's lease."""

@@ -72,9 +72,10 @@ class WhyWaiting(Open):
 
     `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
     may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
+    `rate`: as many jobs of its action have started in the last minute as may.
     """
 
-    reason: Literal["queued", "lane_full", "retrying", "scheduled"]
+    reason: Literal["queued", "lane_full", "retrying", "scheduled", "rate"]
     since: IsoTime
     until: IsoTime | None = None
 

@@ -185,7 +185,7 @@ class BatchFailures(Open):
 class Swept(Open):
     """Numbers of overdue requests by what was done; `unread` is a number of shards of the index."""
 
-    swept: dict[Literal["requeued", "started", "failed", "moved", "stuck", "unread"], int]
+    swept: dict[Literal["requeued", "failed", "moved", "stuck", "unread"], int]
 
 
 class LanesSwept(Open):
