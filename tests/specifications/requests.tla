@@ -166,6 +166,9 @@ Renew(w) ==
     /\ \E same \in BOOLEAN, report \in {0, 1} :
         LET seq == worker[w].seq + report IN
         /\ seq <= MaxReports
+        /\ \/ report = 0
+           \/ Holds("renew.first", row.seq = 0)
+           \/ Holds("renew.newer", row.seq <= seq)
         /\ Write([Leased(row, same) EXCEPT !.seq = IF report = 1 THEN seq ELSE @,
                                            !.status = "PROCESSING"],
                  [worker EXCEPT ![w].seq = seq, ![w].asked = row.asked], same)

@@ -151,7 +151,7 @@ SENT: dict[str, Callable[[Recorder], None]] = {
     "requests.Enqueue": enqueue,
     "requests.Take": of_request(lambda lease: lease.take(ME, NOW)),
     "requests.TakeOver": of_request(lambda lease: lease.take_over(READ, ME, NOW)),
-    "requests.Renew": of_request(lambda lease: lease.renew(ME, NOW)),
+    "requests.Renew": of_request(lambda lease: lease.renew(ME, NOW, {"seq": 1})),
     "requests.Finish": of_request(lambda lease: lease.finish("me", {}, NOW)),
     "requests.PutBack": of_request(lambda lease: lease.put_back("me", 1, NOW, keep=True)),
     "requests.Park": of_request(lambda lease: lease.park(READ, NOW)),

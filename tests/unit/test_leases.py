@@ -323,6 +323,19 @@ NAMES = ("step", "row", "changes", "refused")
 every_step = pytest.mark.parametrize(NAMES, STEPS.values(), ids=STEPS)
 
 
+def test_late_progress_does_not_replace_newer_progress(stack: Stack) -> None:
+    """Another attempt would go on with its `seq`, and listeners drop what they seem to have."""
+    stack.put("requests", MINE)
+    lease = lease_of(stack)
+    for seq in (1, 2, 2):
+        lease.renew(ME, NOW, {"seq": seq})
+    before = stack.request()
+    with pytest.raises(LeaseLostError):
+        lease.renew(ME, NOW + 9, {"seq": 1})
+    assert stack.request() == before
+    assert lease.renew(ME, NOW + 9)["progress"] == {"seq": 2}
+
+
 def lease_of(stack: Stack) -> RequestLease:
     return RequestLease(stack.dynamodb, REQUESTS, OWNER, "req-1")
 

@@ -10,7 +10,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `start` | SCHEDULED, overdue | PENDING |
 | `take` | PENDING; RETRYING of its owner; RETRYING, PROCESSING or SCHEDULED, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
-| `renew` | PROCESSING of its owner | the same, with a later `lease_until` |
+| `renew` | PROCESSING of its owner, without newer progress | the same, with a later `lease_until` |
 | `store_steps` | PROCESSING of its owner, with fewer steps | the same, with one more step |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
@@ -52,6 +52,7 @@ NOT_ENDED = "attribute_exists(lease_shard)"
 """Holds for a request's row until it ends."""
 
 _OWNED = "#status = :processing AND lease_owner = :me"
+_NOT_NEWER = " AND (attribute_not_exists(#progress) OR #progress.seq <= :seq)"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
 _QUEUE = ("waiting_lane", "waiting_since")
 _AT_END = (*_LEASE, *_QUEUE, *STEP_ATTRIBUTES)
@@ -105,11 +106,17 @@ class RequestLease:
         return self._lease(lease, now, *_as_read(row))
 
     def renew(self, lease: Lease, now: float, progress: Row | None = None) -> Row:
-        """Renew the lease, and store the progress. Raises LeaseLostError."""
+        """Renew the lease, and store the progress with its `seq`. Raises LeaseLostError.
+
+        Progress that is carried out late, after a newer one, is refused: another attempt would use
+        a `seq` again that its listeners already have.
+        """
         changes: Row = {"lease_until": lease.until}
-        if progress:
-            changes["progress"] = progress
-        return self._owned(lease.owner, changes, now)
+        if not progress:
+            return self._owned(lease.owner, changes, now)
+        changes["progress"] = progress
+        values = {"seq": progress["seq"]}
+        return self._owned(lease.owner, changes, now, also=_NOT_NEWER, values=values)
 
     def store_steps(
         self, lease_owner: str, changes: Row, now: float, *, patient_until: float = 0.0
@@ -310,10 +317,13 @@ class RequestLease:
         now: float,
         remove: Sequence[str] = (),
         patient_until: float = 0.0,
+        *,
+        also: str = "",
+        values: Mapping[str, Any] | None = None,
     ) -> Row:
         """Change a request whose lease the worker has. Raises LeaseLostError."""
-        values = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
-        done, row = self._change(changes, _OWNED, values, now, remove, patient_until)
+        known = {"processing": RequestStatus.PROCESSING, "me": lease_owner, **(values or {})}
+        done, row = self._change(changes, _OWNED + also, known, now, remove, patient_until)
         if not done:
             raise LeaseLostError(self.request_id)
         return row
