@@ -232,9 +232,18 @@ def explore(
 
 
 def explore_in_turns(
-    stage: Stage, scenarios: Sequence[Scenario], *, seed: int = 0, seconds: float, note: Note
+    stage: Stage,
+    scenarios: Sequence[Scenario],
+    *,
+    seed: int = 0,
+    seconds: float,
+    note: Note,
+    found: Note,
 ) -> list[Report]:
-    """Like `explore`, for several scenarios that have the time in equal parts, in turns."""
+    """Like `explore`, for several scenarios that have the time in equal parts, in turns.
+
+    `found` is given each finding, at once.
+    """
     searches = [Search(stage, scenario, seed, note) for scenario in scenarios]
     end = time.monotonic() + seconds
     while going := [search for search in searches if not search.is_over]:
@@ -242,6 +251,8 @@ def explore_in_turns(
             if (left := end - time.monotonic()) <= 0:
                 return [search.report for search in searches]
             search.go_on(min(left, TURN_SECONDS))
+            if search.report.found is not None:
+                found(search.report.found)
     return [search.report for search in searches]
 
 

@@ -164,7 +164,7 @@ def _outcomes(
     answer, end = call.answer, math.inf if call.end is None else call.end
     code = (answer or {}).get("Error", {}).get("Code", "")
     if answer is None or (code and not _is_refusal(answer)):
-        # Of a fault of the service nobody knows whether it came before the write or after it.
+        # A fault of the service may have come before the write or after it.
         yield made(UNKNOWN, math.inf)
         return
     if call.is_repeated:

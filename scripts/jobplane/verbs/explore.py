@@ -182,13 +182,14 @@ def _explore_all(
     from jobplane.explore.report import TABLE_HEAD, lines_of, row_of
     from jobplane.explore.search import explore_in_turns
 
-    note = _writer(histories)
-    reports = explore_in_turns(stage, scenarios, seed=seed, seconds=seconds, note=note)
+    def show(found: "Outcome") -> None:
+        click.echo("\n".join(lines_of(found)), file=out)
+
+    reports = explore_in_turns(
+        stage, scenarios, seed=seed, seconds=seconds, note=_writer(histories), found=show
+    )
     click.echo("\n".join([TABLE_HEAD, *map(row_of, reports)]), file=out)
-    found = [report.found for report in reports if report.found is not None]
-    for outcome in found:
-        click.echo("\n".join(lines_of(outcome)), file=out)
-    return not found
+    return all(report.found is None for report in reports)
 
 
 def _plant(
