@@ -457,7 +457,7 @@ class WebhookInTurn(Guarantee):
         status = (new.get("webhook") or {}).get("status")
         if was and status not in {"delivered", "disabled"}:
             raise self.broken(f"{change.task} records {status} of what was delivered.")
-        is_queued = change.process.startswith("processor")
+        is_queued = change.process.startswith(("processor", "sweeper"))
         if not is_queued and new.get("webhook_execution") != new.get("execution"):
             raise self.broken(f"{change.task} records {status} of another execution.")
 

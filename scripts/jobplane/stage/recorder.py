@@ -14,7 +14,7 @@ from typing import Any
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
 TABLES = ("-requests", "-active-jobs")
-# A longer value is no part of the state of its row.
+# Longer values do not belong to the state of a row.
 MOST_CHARACTERS = 4096
 
 
