@@ -32,6 +32,19 @@ def condition(text: str, names: Mapping[str, str]) -> Condition:
     return _condition(text, tuple(names.items()))
 
 
+def without(text: str, names: Mapping[str, str], number: int) -> Condition:
+    """The function of a condition one part of which does not restrict it."""
+    return _condition(text, tuple(names.items()), number)
+
+
+@cache
+def parts(text: str) -> list[str]:
+    """The parts of a condition: tests and comparisons, in their order."""
+    parser = _Parser(text, _SameNames())
+    parser.whole_condition()
+    return parser.parts
+
+
 def update(text: str, names: Mapping[str, str]) -> Callable[[Item, Values], Item]:
     """The function of an UpdateExpression: the item after it."""
     return _update(text, tuple(names.items()))
@@ -43,8 +56,10 @@ def paths(text: str, names: Mapping[str, str]) -> list[Path]:
 
 
 @cache
-def _condition(text: str, names: tuple[tuple[str, str], ...]) -> Condition:
-    return _Parser(text, dict(names)).whole_condition()
+def _condition(
+    text: str, names: tuple[tuple[str, str], ...], dropped: int | None = None
+) -> Condition:
+    return _Parser(text, dict(names), dropped).whole_condition()
 
 
 @cache
@@ -135,15 +150,26 @@ def _contains(value: Value | None, part: Value | None) -> bool:
     return part in content if kind == "L" else sought in content
 
 
+class _SameNames(dict[str, str]):
+    """Names of which each stands for itself."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
 class _Parser:
     """Recursive descent over the tokens of one expression."""
 
-    def __init__(self, text: str, names: Mapping[str, str]) -> None:
+    def __init__(self, text: str, names: Mapping[str, str], dropped: int | None = None) -> None:
         self._tokens: list[str] = _TOKEN.findall(text)
         if "".join(self._tokens) != re.sub(r"\s+", "", text):
             raise ExpressionError(f"not understood: {text}")
         self._names = names
         self._at = 0
+        self.parts: list[str] = []
+        """The parts of a condition that were read."""
+        self._dropped = dropped
+        self._is_negated = False
 
     # Tokens
 
@@ -272,16 +298,23 @@ class _Parser:
 
     def _not(self) -> Condition:
         if self._accept("NOT"):
+            self._is_negated = not self._is_negated
             inner = self._not()
+            self._is_negated = not self._is_negated
             return lambda item, values: not inner(item, values)
         if self._next() == "(":
             self._take()
             inside = self._or()
             self._take(")")
             return inside
-        if self._word().lower() in _TESTS:
-            return self._test()
-        return self._comparison()
+        begin = self._at
+        found = self._test() if self._word().lower() in _TESTS else self._comparison()
+        words = " ".join(self._tokens[begin : self._at])
+        self.parts.append(re.sub(r" ?([(.]) | ([),])", r"\1\2", words))
+        if self._dropped != len(self.parts) - 1:
+            return found
+        is_met = not self._is_negated
+        return lambda _item, _values: is_met
 
     def _test(self) -> Condition:
         name = self._take().lower()

@@ -3,22 +3,24 @@
 A mutant counts the condition of one write as met, always (`drop`); or it hides from one write its
 own result, so that a repetition takes it for another's (`own`); or it is a fault that the code
 once had (`fault`). The name of a write's mutant has the function that makes the write, and a
-digest of the condition: `drop/RequestLease.cancel/1f3a5c`.
+digest of the condition: `drop/RequestLease.cancel/1f3a5c`. With a number at the end, only that
+part of the condition is dropped: `drop/RequestLease.cancel/1f3a5c.2` is without the third one.
 """
 
 import re
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from jobplane.explore.expressions import parts
 from jobplane.explore.guarantees import Guarantee
 from jobplane.explore.planted import Fault, explored, known_faults
-from jobplane.explore.search import Outcome, Plan, Scenario, explore, run, shrink
+from jobplane.explore.search import Line, Outcome, Plan, Scenario, explore, parse, run, shrink
 from jobplane.explore.world import Stage, World
 from lambdapack.tools import ToolError
 
@@ -127,64 +129,85 @@ def current_write(table: str, condition: str) -> Write:
 SURVEYED = 300
 SURVEY_SECONDS = 20.0
 MOST_PLANS = 6
-# Clocks differ in the usual order of so many seeds, which come first.
-SEEDS = 8
-type Places = list[tuple[Scenario, list[tuple[int, Plan]]]]
-"""Scenarios that make a write, with seeds and plans by which a mutant would change a call."""
+# With these, clocks differ in the usual order.
+SEEDS = range(1, 9)
+type Places = list[tuple[Scenario, list[Plan]]]
+"""Scenarios that make a write, with plans by which a mutant would change a call."""
 
 
-def survey(stage: Stage, scenarios: Iterable[Scenario]) -> dict[tuple[str, Write], Places]:
+@dataclass(frozen=True, slots=True, order=True)
+class Mutant:
+    """A mutant of a write; `part` is that of its condition which is dropped, if it is not all."""
+
+    kind: str
+    write: Write
+    part: int = -1
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.write.name}{'' if self.part < 0 else f'.{self.part}'}"
+
+    @property
+    def about(self) -> str:
+        """What is dropped, or the condition of the write whose result is hidden."""
+        condition = self.write.condition
+        return condition if self.part < 0 else parts(condition)[self.part]
+
+
+def survey(stage: Stage, scenarios: Iterable[Scenario]) -> dict[Mutant, Places]:
     """Every mutant of a conditional write, and where it could show."""
-    found: dict[tuple[str, Write], Places] = {}
+    found: dict[Mutant, Places] = {}
     for scenario in scenarios:
         for mutant, plans in _writes_of(stage, scenario).items():
             found.setdefault(mutant, []).append((scenario, plans))
     return dict(sorted(found.items()))
 
 
-def _writes_of(stage: Stage, scenario: Scenario) -> "_Survey":
+def _writes_of(stage: Stage, scenario: Scenario) -> "Survey":
     """The mutants of the writes of a scenario's first schedules."""
-    found = _Survey(stage.prefix)
+    found = Survey(stage.prefix)
     watched = replace(scenario, change=found.watch)
-    for seed in range(1, SEEDS):
-        found.note(run(stage, watched, seed))
-    for plans in found.values():
-        del plans[2:]
     explore(stage, watched, seconds=SURVEY_SECONDS, schedules=SURVEYED, note=found.note)
     return found
 
 
-class _Survey(dict[tuple[str, Write], list[tuple[int, Plan]]]):
+class Survey(dict[Mutant, list[Plan]]):
     """The mutants of the writes that are made, with schedules in which they change a call."""
 
     def __init__(self, prefix: str) -> None:
         super().__init__()
         self._prefix = prefix
-        self._changed: set[tuple[str, Write]] = set()
+        self._changed: set[Mutant] = set()
 
     def watch(self, world: World) -> None:
         world.tables.is_dropped, world.tables.is_forgotten = self._is_dropped, self._is_forgotten
 
     def note(self, outcome: Outcome) -> None:
         for mutant in self._changed & self.keys():
-            if len(self[mutant]) < MOST_PLANS:
-                self[mutant].append((outcome.seed, outcome.plan))
+            if len(self[mutant]) < MOST_PLANS and outcome.seed == 0:
+                self[mutant].append(outcome.plan)
         self._changed.clear()
 
-    def _made(self, kind: str, table: str, condition: str) -> tuple[str, Write]:
-        mutant = (kind, current_write(table.removeprefix(self._prefix), condition))
-        if mutant[1].function != LATE:
-            self.setdefault(mutant, [])
-        return mutant
-
-    def _is_dropped(self, table: str, condition: str, is_met: bool) -> bool:
-        mutant = self._made("drop", table, condition)
-        if not is_met:
+    def _made(self, mutant: Mutant, *, is_changed: bool) -> None:
+        if mutant.write.function == LATE:
+            return
+        self.setdefault(mutant, [])
+        if is_changed:
             self._changed.add(mutant)
+
+    def _is_dropped(
+        self, table: str, condition: str, is_met: bool, would_be: Callable[[int], bool]
+    ) -> bool:
+        write = current_write(table.removeprefix(self._prefix), condition)
+        self._made(Mutant("drop", write), is_changed=not is_met)
+        count = len(parts(condition))
+        for part in range(count if count > 1 else 0):
+            self._made(Mutant("drop", write, part), is_changed=not is_met and would_be(part))
         return False
 
     def _is_forgotten(self, table: str, condition: str) -> bool:
-        self._changed.add(self._made("own", table, condition))
+        write = current_write(table.removeprefix(self._prefix), condition)
+        self._made(Mutant("own", write), is_changed=True)
         return False
 
 
@@ -196,13 +219,19 @@ def mutated(
     Raises ToolError for a name that is not one.
     """
     kind, _, rest = name.partition("/")
-    function, separator, _ = rest.rpartition("/")
+    function, separator, digest = rest.rpartition("/")
+    digest, _, part = digest.partition(".")
     if kind not in {"drop", "own"} or not separator:
         raise ToolError(f"no mutant {name!r}; docs/faults.md has the names", "")
 
-    def is_it(table: str, condition: str, is_met: bool = False) -> bool:
+    def is_it(
+        table: str,
+        condition: str,
+        is_met: bool = False,
+        would_be: Callable[[int], bool] = lambda _: True,
+    ) -> bool:
         write = Write(function, table.removeprefix(stage.prefix), condition)
-        if is_met or write.name != rest:
+        if is_met or write.name != f"{function}/{digest}" or (part and not would_be(int(part))):
             return False
         if current_write(write.table, condition).function not in {function, LATE}:
             return False
@@ -218,10 +247,11 @@ def mutated(
     return replace(scenario, change=change, mutant=name)
 
 
-def specified(stage: Stage, write: Write) -> tuple[str, str]:
-    """What tests/specifications say of a write without its conditions: the promises that TLC finds
-    broken, or else why none is. Both are empty if they don't have the write.
+def specified(stage: Stage, mutant: Mutant) -> tuple[str, str]:
+    """What tests/specifications say of a write without its conditions or one of them: the promises
+    that TLC finds broken, or else why none is. Both are empty if they don't have it.
     """
+    write = mutant.write
     table = stage.template.repository.root / "tests" / "specifications" / "conditions.toml"
     if not table.exists():
         return "", ""
@@ -233,6 +263,7 @@ def specified(stage: Stage, write: Write) -> tuple[str, str]:
         if any(name.partition(".")[2] == write.function for name in action["code"])
         and _consists_of(write.condition, action)
         for condition in action["conditions"].values()
+        if mutant.part < 0 or condition["text"] == mutant.about
     ]
     breaks, reasons = (
         "; ".join(dict.fromkeys(condition[name] for condition in conditions if name in condition))
@@ -243,8 +274,8 @@ def specified(stage: Stage, write: Write) -> tuple[str, str]:
 
 def _consists_of(condition: str, action: dict[str, Any]) -> bool:
     """Whether an action of a specification has all parts of a condition."""
-    parts = {part["text"] for part in action["conditions"].values()} | {*action.get("beside", ())}
-    for part in sorted(parts, key=len, reverse=True):
+    texts = {part["text"] for part in action["conditions"].values()} | {*action.get("beside", ())}
+    for part in sorted(texts, key=len, reverse=True):
         condition = condition.replace(part, "")
     return not re.sub(r"\b(?:AND|OR|NOT)\b|[()\s]", "", condition)
 
@@ -253,11 +284,17 @@ SHOWN = {guarantee.__name__ for guarantee in Guarantee.known} | {"AssertionError
 
 
 def tried(
-    stage: Stage, scenarios: list[Scenario], seconds: float, seed: int = 1, only: str = ""
+    stage: Stage,
+    scenarios: list[Scenario],
+    seconds: float,
+    seed: int = 1,
+    only: str = "",
+    known: Iterable[Line] = (),
 ) -> Iterator[Verdict]:
     """Explore every mutant for some seconds, in the scenarios that make its write.
 
-    `only`: the name of the one mutant to explore.
+    `only`: the name of the one mutant to explore. `known`: the lines that showed mutants before;
+    those of a write are tried first for all of its mutants.
     """
     for fault in known_faults():
         is_wanted = only in {"", fault.mutant}
@@ -265,9 +302,12 @@ def tried(
             yield _of_fault(stage, fault, seconds, seed)
     if only.startswith("fault/"):
         return
-    for (kind, write), where in survey(stage, scenarios).items():
-        if only in {"", f"{kind}/{write.name}"}:
-            yield _of_write(stage, kind, write, where, seconds, seed)
+    for mutant, where in survey(stage, scenarios).items():
+        if only in {"", mutant.name}:
+            of_write = f"/{mutant.write.name}"
+            names = {scenario.name for scenario, _ in where}
+            lines = [one for one in known if of_write in one.mutant and one.scenario in names]
+            yield _of_write(stage, mutant, where, seconds, seed, lines)
 
 
 def write_table(document: Path, verdicts: Iterable[Verdict]) -> None:
@@ -279,6 +319,19 @@ def write_table(document: Path, verdicts: Iterable[Verdict]) -> None:
         raise ToolError(f"{document} has no place for the table", f"expected {BEGIN} … {END}")
     rows = "\n".join([TABLE_HEAD, *(verdict.row for verdict in verdicts)])
     document.write_text(f"{head}{BEGIN}\n{rows}\n{END}{tail}", encoding="utf-8")
+
+
+def known_lines(document: Path) -> list[Line]:
+    """The lines of a document's table."""
+    found = (re.search(r" by `(.+)`", verdict) for verdict in read_table(document).values())
+    return [parse(one[1]) for one in found if one]
+
+
+def read_table(document: Path) -> dict[str, str]:
+    """The verdict on each mutant of a document's table."""
+    rows = document.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
+    cells = [row.strip("| ").split(" | ") for row in rows[3:]]
+    return {first.strip("`"): last for first, *_, last in cells}
 
 
 def _of_fault(stage: Stage, fault: Fault, seconds: float, seed: int) -> Verdict:
@@ -297,23 +350,33 @@ def _of_fault(stage: Stage, fault: Fault, seconds: float, seed: int) -> Verdict:
 
 
 def _of_write(
-    stage: Stage, kind: str, write: Write, where: Places, seconds: float, seed: int
+    stage: Stage,
+    mutant: Mutant,
+    where: Places,
+    seconds: float,
+    seed: int,
+    lines: Sequence[Line],
 ) -> Verdict:
-    verdict = Verdict(f"{kind}/{write.name}", write.condition)
-    if kind == "drop":
-        verdict.specified, verdict.implied = specified(stage, write)
+    verdict = Verdict(mutant.name, mutant.about)
+    if mutant.kind == "drop":
+        verdict.specified, verdict.implied = specified(stage, mutant)
 
     def effect() -> None:
         verdict.effects += 1
 
     began = time.monotonic()
     places = [(mutated(scenario, stage, verdict.name, effect), plans) for scenario, plans in where]
-    for scenario, plans in places:
-        for of_seed, plan in plans:
-            verdict.schedules += 1
-            outcome = run(stage, scenario, of_seed, plan)
-            if outcome.failure is not None:
-                return _found(verdict, shrink(stage, scenario, outcome), began)
+    by_name = {scenario.name: scenario for scenario, _ in places}
+    known = [
+        *((by_name[line.scenario], line.seed, line.plan) for line in lines),
+        *((scenario, 0, plan) for scenario, plans in places for plan in plans),
+    ]
+    usual = [(scenario, with_seed, ()) for scenario, _ in places for with_seed in SEEDS]
+    for scenario, with_seed, plan in [*known, *usual]:
+        verdict.schedules += 1
+        outcome = run(stage, scenario, with_seed, plan)
+        if outcome.failure is not None:
+            return _found(verdict, shrink(stage, scenario, outcome), began)
     # Short turns first: a fault that a scenario shows at all, it shows soon.
     for share in (0.2, 0.8):
         for scenario, _ in places:

@@ -19,7 +19,9 @@ from jobplane.explore.tables import Row
 from jobplane.explore.workspaces import Flow
 from jobplane.explore.world import Client, World
 from jobplane_client import Job, JobplaneError, StatusClient
+from jobplane_files import COUNTER_SHARDS
 from jobplane_keys import iso_time, to_item
+from jobplane_keys.tracking import COUNTERS
 from jobplane_leases import Lease, RequestLease, enqueue_request
 
 type Holds = Callable[[], None]
@@ -45,9 +47,11 @@ def scenario(
     return register
 
 
-def delayed(client: Client, request_id: str = "job", steps: int = 1, **metadata: str) -> None:
+def delayed(
+    client: Client, request_id: str = "job", steps: int = 1, seconds: int = 0, **metadata: str
+) -> None:
     """A stored job that waits a little and reports its progress."""
-    client.ask("delay", {"seconds": 0, "steps": steps}, id=request_id, metadata=metadata)
+    client.ask("delay", {"seconds": seconds, "steps": steps}, id=request_id, metadata=metadata)
 
 
 @scenario("submit", *JOBS)
@@ -125,9 +129,20 @@ def turns(world: World) -> None:
     with patch.object(router, "MAX_RUNNING_PER_TENANT", 17):
         delayed(other, "old")
     with patch.object(router, "MAX_RUNNING_PER_TENANT", 1):
-        delayed(other, "third")
+        delayed(other, "third", seconds=5)
         delayed(one, "first")
         delayed(one, "second", priority="high")
+
+
+@scenario("queue", *JOBS)
+def queue(world: World) -> None:
+    """Two jobs arrive in a lane with a free slot, for which others waited; one is more urgent."""
+    waited = {"lane": "tenant#acme#0", "lane_limit": 1, "waiting_at": int(world.now - 10) * 1000}
+    world.put("lanes", waited)
+    client = world.connect("origin")
+    with patch.object(world.stage.module("router"), "MAX_RUNNING_PER_TENANT", 1):
+        delayed(client, "first")
+        delayed(client, "second", seconds=5, priority="high")
 
 
 @scenario("gone", *JOBS)
@@ -343,7 +358,7 @@ def demands(world: World) -> None:
     pending_webhook(world, ttl=int(world.now) + 2)
     for number in (1, 2):
         event = {"assembly_id": "a1"}
-        world.invoke("deliver-webhook", event, name=f"demand-{number}", at=world.now + number)
+        world.invoke("deliver-webhook", event, name=f"demand-{number}", at=world.now + number / 2)
 
 
 DAY = "2026-11-22"
@@ -372,7 +387,14 @@ def exact(world: World) -> None:
     for number in (1, 2):
         event = {"operation": "get_stats", "exact": True}
         world.invoke("state-manager", event, name=f"operator-{number}")
-    moves(world, "processing#0", at=world.now + 2.5)
+
+
+@scenario("recount", "state-manager", "count-files")
+def recount(world: World) -> None:
+    """The same when the counters have all their rows."""
+    rows = range(COUNTER_SHARDS)
+    world.put("metrics", *({"metric_type": COUNTERS, "timestamp": n, "changes": 1} for n in rows))
+    exact(world)
 
 
 @scenario("correct", "state-manager", "count-files")
@@ -402,14 +424,14 @@ def tracked(world: World, name: str, status: str, updated_at: str) -> None:
     world.put("files", row)
 
 
-def moves(world: World, status: str, *, at: float | None = None) -> None:
+def moves(world: World, status: str) -> None:
     """Add the pipeline, which moves the file."""
 
     def move() -> None:
         row = next(one for one in world.rows("files"))
         moved(world, row, status)
 
-    world.actor("pipeline", move, at=at)
+    world.actor("pipeline", move)
 
 
 def moved(world: World, row: Row, status: str) -> None:
@@ -449,6 +471,37 @@ def claim(world: World) -> None:
 
     for name in ("m1", "m2"):
         world.actor(name, functools.partial(hold, name))
+
+
+@scenario("older", *FLOW)
+def older(world: World) -> None:
+    """An execution asks for workspaces whose claims are rows of older versions, and valid."""
+    flow, now = Flow(world), int(world.now)
+    end, past, hour = now + 3000, now - 3000, now - 7200
+    forms: list[Row] = [
+        {"expiresAt": end * 1000},
+        {"expiresAt": end, "ttl": past},
+        {"expiresAt": end, "claimedAt": hour},
+        {"ttl": end},
+        {"ttl": end * 1000},
+        {"ttl": end, "claimedAt": hour},
+        {"claimedAt": past},
+        {"claimedAt": past * 1000},
+        {"claimedAt": iso_time(past)},
+    ]
+    keys = [f"p{number}#scott" for number in range(len(forms))]
+    for key, form in zip(keys, forms, strict=True):
+        world.put("active-jobs", {"projectUserId": key, "messageId": "m0", "threadId": "t0"} | form)
+
+    def ask() -> None:
+        for key in keys:
+            named = {"projectUserId": key, "messageId": "m1", "threadId": "t1"}
+            answer = flow.ask("claim", operation="acquire", **named)
+            assert not answer["claimed"], "a claim of an older version is taken while it is valid"
+
+    # No history has the writes that made these rows.
+    world.programs["older"] = keys
+    world.actor("execution", ask)
 
 
 @scenario("lapsed", *FLOW)

@@ -18,10 +18,12 @@ from jobplane.explore.expressions import (
     paths,
     put,
     update,
+    without,
 )
 
 type Row = dict[str, Any]
 type Key = tuple[Any, ...]
+type IsDropped = Callable[[str, str, bool, Callable[[int], bool]], bool]
 type Observer = Callable[["Table", Item | None, Item | None], None]
 
 CHECK_FAILED = "ConditionalCheckFailedException"
@@ -101,8 +103,9 @@ class Tables:
         self._log: list[tuple[float, Table, Key, Item | None]] = []
         """Each change: when, of which item, and what was there before."""
         self._first_end = float("inf")
-        self.is_dropped: Callable[[str, str, bool], bool] = lambda _table, _condition, _met: False
-        """Whether a condition counts as met, by its table, its text and if it is; for mutants."""
+        self.is_dropped: IsDropped = lambda *_: False
+        """Whether a condition counts as met, for mutants: by its table, its text, if it is met, and
+        if it were without a part."""
         self.is_forgotten: Callable[[str, str], bool] = lambda _table, _condition: False
         """Whether a refusal leaves out the id of the last write; for mutants."""
 
@@ -151,9 +154,14 @@ class Tables:
         text = parameters.get("ConditionExpression")
         if text is None:
             return True
-        test = condition(text, parameters.get("ExpressionAttributeNames", {}))
-        is_met = test(item or {}, parameters.get("ExpressionAttributeValues", {}))
-        return self.is_dropped(parameters["TableName"], text, is_met) or is_met
+        names = parameters.get("ExpressionAttributeNames", {})
+        given = (item or {}, parameters.get("ExpressionAttributeValues", {}))
+        is_met = condition(text, names)(*given)
+
+        def would_be(number: int) -> bool:
+            return without(text, names, number)(*given)
+
+        return self.is_dropped(parameters["TableName"], text, is_met, would_be) or is_met
 
     def _check(self, parameters: Row, item: Item | None) -> None:
         if not self._met(parameters, item):

@@ -58,7 +58,7 @@ SWEEP_SECONDS = 30.0
 LANES_SECONDS = 60.0
 CLAIMS_SECONDS = 60.0
 MOST_CLAIM_SWEEPS = 8
-AGAIN_SECONDS = 90.0
+AGAIN_SECONDS = 300.0
 STREAM_TRIES = 5
 EVENT_TRIES = 3
 CONNECTION_SECONDS = 7200
@@ -613,7 +613,7 @@ class World:
             return False
         ended = {arn for arn, one in self.flows.executions.items() if one.status != "RUNNING"}
         rows = self.rows("active-jobs")
-        return any(row["state"] == "held" and row.get("owner") in ended for row in rows)
+        return any(row.get("state") == "held" and row.get("owner") in ended for row in rows)
 
     def sweep_lanes(self, *, at: float | None = None) -> Task:
         """Add a run of the lanes' sweeper, besides those of its schedule."""

@@ -202,15 +202,17 @@ def _plant(
     out: TextIO,
 ) -> bool:
     """Explore every mutant; whether each was found, or is implied."""
-    from jobplane.explore.mutants import tried, write_table
+    from jobplane.explore.mutants import known_lines, tried, write_table
 
     as_json, as_table = form
+    document = stage.template.repository.root / "docs" / "faults.md"
+    known = known_lines(document) if document.exists() else []
     verdicts = []
-    for verdict in tried(stage, scenarios, seconds, seed, only):
+    for verdict in tried(stage, scenarios, seconds, seed, only, known):
         verdicts.append(verdict)
         click.echo(json.dumps(verdict.document) if as_json else verdict.line, file=out)
     if only and not verdicts:
         raise click.UsageError(f"no mutant {only!r} in these scenarios")
     if as_table:
-        write_table(stage.template.repository.root / "docs" / "faults.md", verdicts)
+        write_table(document, verdicts)
     return all(verdict.is_good for verdict in verdicts)
