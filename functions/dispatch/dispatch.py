@@ -260,15 +260,16 @@ def serve(
         entered = set(lane.enter([request.key for request in started]))
         early = start(lane, [request for request in started if request.key in entered])
         waiting = [each for each in started if each.key not in entered or each in early]
+    waiting = [
+        each
+        for each in waiting
+        if each.row.wait_for_lane(
+            shard_of(each), time.time(), "rate" if each in early else "lane_full"
+        )
+    ]
     if waiting:
+        # Afterwards, so that the mark is not older than what it stands for.
         lane.set_waiting(time.time())
-        waiting = [
-            each
-            for each in waiting
-            if each.row.wait_for_lane(
-                shard_of(each), time.time(), "rate" if each in early else "lane_full"
-            )
-        ]
         telemetry.metric("RequestWaits", len(waiting))
     if waiting or waiting_at is not None:
         start_waiting(lane, waiting, pauses)

@@ -596,8 +596,9 @@ def begin_count(run: Run) -> Position:
     """
     watch = watch_of(run)
     watch.begin()
-    # Records of earlier changes are older than this, and those of later changes are not.
-    counted_from = int(time.time() + SETTLE_SECONDS)
+    # Records of earlier changes are older than this, although the stream's clock may be two seconds
+    # ahead; those of changes after the count are not.
+    counted_from = int(time.time() + SETTLE_SECONDS) + 1
     time.sleep(SETTLE_SECONDS)
     count: Position = {"step": 0, "start": None, "counts": {}}
     return count | {"watch": watch.state, "counted_from": counted_from}

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from jobplane_keys import iso_time, parse_iso_time, to_item
 from jobplane_keys.lanes import lane_rows, tenant_lane, waiting_order, why_waiting
-from jobplane_leases import Lane, Lease, RequestLease
+from jobplane_leases import Lane, Lease, RequestLease, remove_lane_row
 from tests.unit.stack import OWNER, PREFIX, TENANT, Context, Row, Stack, event, request
 
 REQUESTS, LANES = PREFIX + "requests", PREFIX + "lanes"
@@ -463,6 +463,59 @@ def test_a_slow_look_at_the_queue_does_not_end_it(lanes: Lanes) -> None:
     assert lanes.lane.read().waiting_at == waiting_at
     lanes.module.start_waiting(lanes.lane)
     assert lanes.lane.read().waiting_at is None
+
+
+def test_a_slow_wait_does_not_make_the_mark_old(lanes: Lanes) -> None:
+    """The end of another request leaves it, although the index does not show the queue yet."""
+    names = [lanes.queue() for _ in range(3)]
+    lanes.deliver(2)
+    now = [time.time()]
+    clock = SimpleNamespace(time=lambda: now[0], sleep=lambda seconds: None)
+    lanes.stack.monkeypatch.setattr(lanes.module, "time", clock)
+    wait = RequestLease.wait_for_lane
+
+    def slow(*arguments: Any) -> bool:
+        now[0] += 10
+        return wait(*arguments)
+
+    lanes.stack.monkeypatch.setattr(RequestLease, "wait_for_lane", slow)
+    lanes.deliver()
+    with lanes.stack.monkeypatch.context() as patch:
+        patch.setattr(lanes.module, "first_in_queue", lambda *_: [])
+        lanes.end(names[0])
+        lanes.deliver()
+    assert lanes.lane.read().waiting_at is not None
+    lanes.sweep()
+    assert lanes.running == set(names[1:])
+
+
+def test_a_write_to_a_lane_is_refused(lanes: Lanes) -> None:
+    """Each condition of each write, where its callers would seldom meet it."""
+    lane, row = lanes.lane, lanes.lane.name + "#0"
+    lane.leave(["a"])
+    assert lanes.stack.items("lanes") == []
+    for keys, entered in [(["a"], ["a"]), (["b", "c"], ["b"]), (["c"], [])]:
+        assert lane.enter(keys, is_next=True) == entered
+    assert not remove_lane_row(lanes.stack.dynamodb, LANES, row)
+    marked = lane.set_waiting(2.0)
+    lane.set_waiting(1.0)
+    lane.clear_waiting(marked - 1)
+    assert lane.read().waiting_at == marked
+    lane.leave(["a", "b"])
+    assert not remove_lane_row(lanes.stack.dynamodb, LANES, row)
+    lane.clear_waiting(marked)
+    assert remove_lane_row(lanes.stack.dynamodb, LANES, row)
+
+
+def test_only_a_pending_request_waits_and_starts(lanes: Lanes) -> None:
+    """The lease of a request that runs stays as its worker has set it."""
+    name = lanes.queue()
+    lanes.deliver()
+    before = lanes.row(name)
+    lease = RequestLease(lanes.stack.dynamodb, REQUESTS, OWNER, name)
+    assert not lease.wait_for_lane("shard", time.time())
+    assert lease.leave_queue(time.time())
+    assert lanes.row(name) == before
 
 
 @pytest.mark.parametrize("limit", [0, 10_001, -1, "2", None])
