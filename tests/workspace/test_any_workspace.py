@@ -339,6 +339,7 @@ REFUSALS = {
     "no statements": (("orders", "--iam", "pyproject.toml"), "is neither JSON nor YAML"),
     "stale lock": (("orders",), "uv.lock is older than the pyproject.toml files: run `uv lock`"),
     "no import": (("words",), "imports nowhere, which is neither in the artifact nor in Python"),
+    "no package": (("orders",), "words is not a package; give libs/words/pyproject.toml a [build-"),
     "not Python": (("words",), "libs/words/src/words/__init__.py:1: invalid syntax: correct it"),
 }
 
@@ -356,6 +357,10 @@ def test_a_refusal_names_the_cause_and_the_remedy(foreign: Foreign, case: str) -
         source.write_text("import nowhere\n")
     if case == "not Python":
         source.write_text("def:\n")
+    if case == "no package":
+        project = foreign.root / "libs/words/pyproject.toml"
+        project.write_text(project.read_text() + "\n[tool.uv]\npackage = false\n")
+        foreign.update_lock()
     filled = [each.format(parent=foreign.root.parent) for each in arguments]
     done = foreign.command("build", *filled)
     assert done.returncode in (1, 2)

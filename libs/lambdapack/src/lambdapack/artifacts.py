@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -375,13 +376,28 @@ class Builder:
         starts = list(map(_module_of, handlers or sources))
         for each in resolving.unresolved(starts, files, imports, expected):
             owner = owners.get(each.by)
+            remedy = self._packaging_of(each.name) or (
+                f"add the distribution with it to {_project_of(function)} (or its name to "
+                f"{function.settings_in}.missing-imports there, if it is never imported)"
+            )
             yield (
                 f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
-                f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
-                f"the distribution with it to {_project_of(function)} (or "
-                f"its name to {function.settings_in}.missing-imports there, if it is never "
-                "imported)"
+                f"which is neither in the artifact nor in Python {PYTHON}'s standard library: "
+                f"{remedy}"
             )
+
+    def _packaging_of(self, module: str) -> str | None:
+        """What makes a member of this name a package, if it is none: uv installs only packages."""
+        lock = tomllib.loads((self.workspace.root / "uv.lock").read_text(encoding="utf-8"))
+        for each in lock.get("package", []):
+            name = each["name"].replace("-", "_")
+            if name == module.partition(".")[0] and "virtual" in each["source"]:
+                project = PurePosixPath(each["source"]["virtual"], "pyproject.toml")
+                return (
+                    f"{each['name']} is not a package; give {project} a [build-system] such as "
+                    "uv_build, without package = false, and run `uv lock`"
+                )
+        return None
 
 
 def _clients_without_service(
