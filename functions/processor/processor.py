@@ -86,6 +86,7 @@ from jobplane_leases.jobs import (
     STEP_ATTRIBUTES,
     JobCancelledError,
     JobTooLongError,
+    JobWaitsError,
     LeasedJob,
     OutOfTimeError,
     Pace,
@@ -1178,6 +1179,10 @@ def settle(job: Job, error: Exception) -> float | None:
         return None
     if isinstance(error, RequestError):
         finish(job, RequestStatus.FAILED, {"error": error.body})
+        return None
+    if isinstance(error, JobWaitsError):
+        # The sweeper finds it within a minute after that; it never begins early.
+        put_back(job, max(0.0, math.ceil(error.until) - time.time()), keep=False, counts=False)
         return None
     if isinstance(error, OutOfTimeError) and job.has_stored_step:
         hand_over(job)

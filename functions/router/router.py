@@ -753,6 +753,8 @@ def cancel(request: Request) -> Message:
         begun = row["attempts"] > 0 and "assembly_id" in row
         if row["status"] not in {RequestStatus.PENDING, RequestStatus.SCHEDULED} or begun:
             if lease.ask_to_cancel():
+                if row["status"] == RequestStatus.RETRYING:
+                    lease.requeue(request.now)  # a worker ends it now if none keeps it
                 return {"request_id": target, "status": "cancelling"}
         elif ended := lease.cancel(row, error, request.now):
             announce(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobplane_leases import Lease, RequestLease
-from tests.unit.stack import OWNER, PREFIX, Processor, Row, Run, Stack, message, request
+from tests.unit.stack import OWNER, PREFIX, Processor, Row, Run, Stack, iso, message, request
 
 
 class Steps:
@@ -321,3 +321,47 @@ def test_a_job_that_takes_too_long_ends(
     assert (row["status"], row["error"]["code"]) == ("FAILED", "TIMEOUT")
     assert row["error"]["message"].startswith("The job takes longer than")
     assert steps.ran == ["one", "two"][: 1 + begun]
+
+
+# Waits
+
+
+def test_a_wait_gives_the_worker_back(processor: Processor, stack: Stack) -> None:
+    """Neither a message nor a sweep begins the job early; it goes on after the wait."""
+    ran: list[str] = []
+
+    def run(job: Any) -> Any:
+        job.step("one", lambda: ran.append("one"))
+        job.wait(3600)
+        return job.step("two", lambda: ran.append("two"))
+
+    began = time.time()
+    row = processor.run(job=run)
+    assert (row["status"], row["attempts"], ran) == ("RETRYING", 0, ["one"])
+    assert began + 3600 <= row["lease_until"] <= time.time() + 3601
+    assert "lease_owner" not in row
+    assert (processor.deliver(message(row)), processor.sweep(), stack.request()) == ([], {}, row)
+    one, wait = row["steps"]
+    assert wait["name"] == "wait-2"
+    row |= {"lease_until": int(began), "steps": [one, wait | {"result": str(began)}]}
+    stack.put("requests", row)
+    assert processor.sweep() == {"requeued": 1}
+    row = go_on(processor, stack)
+    assert (row["status"], row["attempts"], ran) == ("COMPLETED", 1, ["one", "two"])
+
+
+@pytest.mark.parametrize("given", [{"seconds": 0.01}, {"until": 1.0}, {"seconds": -1, "name": "x"}])
+def test_a_short_wait_keeps_the_worker(processor: Processor, given: Row) -> None:
+    row = processor.run(job=lambda job: [job.wait(**given), job.wait(**given | {"name": "again"})])
+    assert (result_of(row), row["attempts"]) == ([None, None], 1)
+
+
+def test_a_wait_ends_with_the_time_of_the_job(processor: Processor, stack: Stack) -> None:
+    """It fails then; the row does not expire before."""
+    row = processor.run(job=lambda job: job.wait(30 * 24 * 3600))
+    assert row["lease_until"] <= time.time() + processor.module.MAX_JOB_SECONDS + 1 < row["ttl"]
+    started = time.time() - processor.module.MAX_JOB_SECONDS - 1
+    stack.put("requests", row | {"lease_until": 1, "started_at": iso(started)})
+    processor.sweep()
+    row = go_on(processor, stack)
+    assert (row["status"], row["error"]["code"]) == ("FAILED", "TIMEOUT")

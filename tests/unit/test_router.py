@@ -1334,6 +1334,18 @@ def test_cancelling_a_running_request_flags_it(router: Router, stack: Stack, sta
     assert stack.sockets.posts == []
 
 
+def test_cancelling_a_request_that_waits_for_its_next_attempt_queues_it(
+    router: Router, stack: Stack
+) -> None:
+    """So that a worker ends it now, not after the wait."""
+    stack.put(
+        "requests", request(status="RETRYING", attempts=1, lease_until=int(time.time()) + 5000)
+    )
+    assert router.cancel() == "cancelling"
+    row = stack.request()
+    assert (row["status"], row["cancel_requested"]) == ("PENDING", True)
+
+
 def test_a_waiting_assembly_is_cancelled_by_a_worker(router: Router, stack: Stack) -> None:
     """The worker must end the document."""
     stack.put("requests", request(attempts=1, assembly_id="a" * 64, action="process_assembly"))

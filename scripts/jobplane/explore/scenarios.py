@@ -206,7 +206,9 @@ def sweep(world: World) -> None:
 
 @scenario("hand-over", *JOBS)
 def hand_over(world: World) -> Holds:
-    """A job of two steps, for which each invocation has time for one; the sweeper comes."""
+    """A job of two steps, for which each invocation has time for one, and which waits for ten
+    minutes between two workers; the sweeper comes.
+    """
     processor, ran = world.stage.module("processor"), list[str]()
 
     def run_step(name: str) -> str:
@@ -219,6 +221,7 @@ def hand_over(world: World) -> Holds:
             results.append(job.step(name, functools.partial(run_step, name)))
             if job.has_stored_step and name == "one":
                 raise processor.OutOfTimeError
+        job.wait(600)
         return results
 
     processor.ACTIONS["in steps"] = run

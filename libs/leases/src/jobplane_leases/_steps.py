@@ -51,6 +51,11 @@ class Steps:
         self._earlier: list[Row] | None = None
         self.accept(row)
 
+    @property
+    def number(self) -> int:
+        """The number of the next step, counted from 1."""
+        return len(self._passed) + 1
+
     def accept(self, row: Mapping[str, Any]) -> None:
         """Take over what is stored in the row."""
         if row.get("steps_object") != getattr(self, "_object", None):

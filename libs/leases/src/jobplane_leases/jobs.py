@@ -22,6 +22,7 @@ __all__ = [
     "STEP_ATTRIBUTES",
     "JobCancelledError",
     "JobTooLongError",
+    "JobWaitsError",
     "LeasedJob",
     "OutOfTimeError",
     "Pace",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 MAX_TEXT_LENGTH = 1000
+# To give a job back and take it again costs more than to keep a worker for so long.
+WAIT_HERE_SECONDS = 5.0
 
 type Row = dict[str, Any]
 
@@ -46,6 +49,14 @@ class OutOfTimeError(Exception):
 
 class JobTooLongError(Exception):
     """The job takes longer than all its invocations together may."""
+
+
+class JobWaitsError(Exception):
+    """The job goes on at `until` (epoch seconds), by any worker."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 class TransientError(Exception):
@@ -220,6 +231,22 @@ class LeasedJob:
                 self._step = None
         self._steps.passed(name)
         return json.loads(self._steps.text_of(entry) if text is None else text)
+
+    def wait(self, seconds: float = 0.0, *, until: float | None = None, name: str = "") -> None:
+        """Let some seconds pass, or go on at `until` (epoch seconds), without a worker: the job is
+        given back, and its next invocation goes on here.
+
+        The wait is a step: `name` is by default `wait-` and its number among the steps. A wait of a
+        few seconds keeps the worker. Raises JobWaitsError, which the action must let pass, and what
+        `step` raises.
+        """
+        name = name or f"wait-{self._steps.number}"
+        end = self.step(name, lambda: time.time() + seconds if until is None else until)
+        left = end - time.time()
+        if left > WAIT_HERE_SECONDS:
+            raise JobWaitsError(min(end, self.ends_at))
+        if left > 0:
+            self.sleep(left)
 
     def _check_time_for_step(self) -> None:
         """What would not be done in time begins in the next invocation, if that goes on here."""
