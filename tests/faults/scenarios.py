@@ -83,7 +83,7 @@ def stepwise(container: Container, hook: Hook) -> type:
     class Job(plain):  # type: ignore[misc]
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            self.asked = self.written = 0
+            self.asked = self.noted = 0
             self.ended = False
 
         def report(self, percentage: float, message: str, **metadata: Any) -> None:
@@ -92,7 +92,7 @@ def stepwise(container: Container, hook: Hook) -> type:
                 self.asked += 1
             super().report(percentage, message, **metadata)
             with self._wake:
-                self._wake.wait_for(lambda: self.written >= self.asked or self.ended, 20)
+                self._wake.wait_for(lambda: self.noted >= self.asked or self.ended, 20)
             if container.dead:
                 raise ProcessDiedError
             self.check()
@@ -106,7 +106,7 @@ def stepwise(container: Container, hook: Hook) -> type:
                 raise
             self.outbox.drain(20)
             with self._wake:
-                self.written += progress is not None
+                self.noted += progress is not None
                 self._wake.notify_all()
 
         def _post(self, *arguments: Any) -> None:
