@@ -387,7 +387,7 @@ class Builder:
             )
 
     def _packaging_of(self, module: str) -> str | None:
-        """What makes the member of this name a package, as uv installs no other; None if it is one."""
+        """What makes the member of this name a package; None if it is one already."""
         lock = tomllib.loads((self.workspace.root / "uv.lock").read_text(encoding="utf-8"))
         for each in lock.get("package", []):
             name = each["name"].replace("-", "_")
