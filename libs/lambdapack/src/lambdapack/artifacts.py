@@ -387,11 +387,7 @@ class Builder:
             )
 
     def _packaging_of(self, module: str) -> str | None:
-<<<<<<< Updated upstream
         """What makes the member of this name a package; None if it is one already."""
-=======
-        """How a member of this name becomes a package, if it is not one: uv installs only packages."""
->>>>>>> Stashed changes
         lock = tomllib.loads((self.workspace.root / "uv.lock").read_text(encoding="utf-8"))
         for each in lock.get("package", []):
             name = each["name"].replace("-", "_")
