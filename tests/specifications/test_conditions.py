@@ -8,7 +8,8 @@ import ast
 import fnmatch
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,18 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from jobplane_files import Change, Row, counter_corrections, reset_of
+from jobplane_keys import to_item
+from jobplane_keys.tracking import FileStatus
 from jobplane_leases import (
+    Lane,
     Lease,
     LeaseLostError,
     RequestLease,
     begin_document,
     enqueue_request,
     release_claim,
+    remove_lane_row,
     write_assembly,
 )
 from tests.unit.stack import AWS, ROOT, client_error, load
@@ -37,7 +43,16 @@ CONDITION = re.compile(
     r"(?:attribute_\w+|size)\([^()]*\)(?:\s*[<>=]+\s*:\w+)?|[#\w.]+\s*(?:<=|>=|<>|=|<|>)\s*:?\w+"
 )
 NOW = 1_795_342_530.25
-CLAIM = {"claimId": {"S": "c1"}, "fence": {"N": "7"}, "taker": {"S": "other"}}
+ITEM = {
+    "claimId": {"S": "c1"}, "fence": {"N": "7"}, "taker": {"S": "other"},
+    "slots": {"SS": ["other"]},
+}  # fmt: skip
+
+
+def named(write: Mapping[str, Any]) -> str:
+    """The condition of a write, with the names of attributes instead of their numbers."""
+    names = write.get("ExpressionAttributeNames", {})
+    return re.sub(r"#\d+", lambda found: f"#{names[found[0]]}", str(write["ConditionExpression"]))
 
 
 class Recorder:
@@ -48,19 +63,16 @@ class Recorder:
         self._monkeypatch = monkeypatch
 
     def update_item(self, **parameters: Any) -> None:
-        self.sent.append(parameters["ConditionExpression"])
+        self.sent.append(named(parameters))
         error = client_error("ConditionalCheckFailedException", 400, "UpdateItem")
-        error.response["Item"] = CLAIM  # type: ignore[typeddict-unknown-key]
+        error.response["Item"] = ITEM  # type: ignore[typeddict-unknown-key]
         raise error
 
-    put_item = update_item
+    put_item = delete_item = update_item
 
-    def transact_write_items(self, TransactItems: list[Any]) -> None:
-        self.sent.append(
-            " AND ".join(
-                each["ConditionExpression"] for item in TransactItems for each in item.values()
-            )
-        )
+    def transact_write_items(self, TransactItems: list[Any], **_: Any) -> None:
+        writes = [each for item in TransactItems for each in item.values()]
+        self.sent.append(" AND ".join(map(named, writes)))
         reasons = [{"Code": "ConditionalCheckFailed"}] * 2
         raise ClientError(
             {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},  # type: ignore[typeddict-unknown-key]
@@ -139,7 +151,41 @@ def write_document(client: Recorder) -> None:
         write_assembly(client, "t", "a1", 1, {}, NOW)
 
 
-SENT: dict[str, Callable[[Recorder], None]] = {
+def of_lane(step: Callable[[Lane], Any]) -> Callable[[Recorder], None]:
+    """A step of a lane, as what a client is sent."""
+    return lambda client: step(Lane(client, "t", "lane", 1))
+
+
+def change_row(client: Recorder, change: Change, **fields: Any) -> None:
+    module = client.function("state-manager")
+    row = {"date_prefix": "2026-11-22", "file_key": "a", "status": "pending", "updated_at": "x"}
+    with suppress(module.RefusedError):
+        budget = {"deadline": NOW, "clock": lambda: NOW, "full_bytes": 1}
+        run = module.Run(NOW, "req-1", scheduled=False, **budget)
+        module.change_row(run, Row(to_item(row | fields), 10), change)
+
+
+def reset(client: Recorder) -> None:
+    row = {"date_prefix": "2026-11-22", "file_key": "a", "status": "processing", "updated_at": "x"}
+    file = Row(to_item(row), 10)
+    change = reset_of(file, 3, began=NOW, now=NOW, changed_by="me", reason="stuck")[1]
+    change_row(client, change, manifest_path="s3://b/m")
+
+
+def count(client: Recorder) -> None:
+    module = client.function("count-files")
+    with suppress(ClientError):
+        client.transact_write_items(module.transaction([module.Change("e1", 1, Counter())], NOW))
+
+
+def correct(client: Recorder) -> None:
+    """One of the rows of the counters is there already."""
+    updates = counter_corrections("t", {0: {"changes": 1}}, {}, 1)
+    with suppress(ClientError):
+        client.transact_write_items([{"Update": update} for update in updates])
+
+
+SENT: dict[str, Callable[[Recorder], Any]] = {
     "claims.Acquire": acquire,
     "claims.Prolong": prolong,
     "claims.Take": take,
@@ -161,6 +207,17 @@ SENT: dict[str, Callable[[Recorder], None]] = {
     "requests.AskToCancel": of_request(lambda lease: lease.ask_to_cancel()),
     "requests.BeginDocument": begin,
     "requests.WriteDocument": write_document,
+    "lanes.Enter": of_lane(lambda lane: lane.enter(["a"])),
+    "lanes.SetWaiting": of_lane(lambda lane: lane.set_waiting(NOW)),
+    "lanes.ClearWaiting": of_lane(lambda lane: lane.clear_waiting(1)),
+    "lanes.LeaveRow": of_lane(lambda lane: lane.leave(["a"])),
+    "lanes.RemoveRow": lambda client: remove_lane_row(client, "t", "lane#0"),
+    "lanes.WaitForLane": of_request(lambda lease: lease.wait_for_lane("shard", NOW)),
+    "lanes.LeaveQueue": of_request(lambda lease: lease.leave_queue(NOW)),
+    "counters.ChangeRow": lambda client: change_row(client, Change(FileStatus.FAILED, "me")),
+    "counters.ResetRow": reset,
+    "counters.Count": count,
+    "counters.Correct": correct,
 }
 
 
@@ -231,8 +288,9 @@ def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
 
 
 WRITERS = frozenset({
-    "_change", "_lease", "_owned", "_unsubscribing", "create", "release_claim", "remove",
-    "row_update", "transact", "update", "update_assembly", "update_item", "write_held",
+    "_change", "_enter_row", "_lease", "_owned", "_unsubscribing", "_update", "create",
+    "release_claim", "remove", "row_update", "transact", "update", "update_assembly",
+    "update_item", "write_held",
 })  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tests.specifications.test_conditions import TABLE
 from tests.specifications.tlc import HERE, ToolMissingError, check, implied, java
 
 CONDITIONS: list[tuple[str, str, Any]] = [
-    (name, condition, entry)
+    (write.get("size", name), condition, entry)
     for name, actions in TABLE["writes"].items()
     for write in actions.values()
     for condition, entry in write["conditions"].items()

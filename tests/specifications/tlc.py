@@ -121,7 +121,8 @@ def implied() -> list[tuple[str, str, list[str]]]:
         for write in actions.values():
             for condition, entry in write["conditions"].items():
                 if "implied" in entry:
-                    groups.setdefault((name, entry["implied"]), []).append(condition)
+                    size = write.get("size", name)
+                    groups.setdefault((size, entry["implied"]), []).append(condition)
     return [(name, reason, group) for (name, reason), group in sorted(groups.items())]
 
 
