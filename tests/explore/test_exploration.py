@@ -5,6 +5,7 @@ import re
 import pytest
 
 from jobplane.explore.guarantees import BrokenGuaranteeError
+from jobplane.explore.mutants import mutated, read_table
 from jobplane.explore.planted import edited, known_faults
 from jobplane.explore.report import lines_of
 from jobplane.explore.scenarios import SCENARIOS
@@ -16,6 +17,7 @@ from jobplane.tree.repository import Repository
 from lambdapack.tools import ToolError
 
 SCHEDULES = 25
+TABLE = Repository.here().root / "docs" / "faults.md"
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -76,6 +78,24 @@ def test_a_planted_fault_is_found_shortened_and_replayed(explored: Stage) -> Non
     for number in range(len(plan)):
         shorter = run(explored, scenario, seed, plan[:number] + plan[number + 1 :])
         assert shorter.failure is None or shorter.kind != found.kind
+
+
+def test_a_mutant_is_found_again_by_its_line_alone(explored: Stage) -> None:
+    """Without the mutant, every guarantee holds in the same schedule."""
+    listed = read_table(TABLE)
+    name = next(name for name in listed if name.startswith("drop/RequestLease.cancel/"))
+    guarantee, line = listed[name].strip("`").split(" by `")
+    scenario, seed, plan, mutant = parse(line)
+    assert mutant == name
+    again = run(explored, mutated(SCENARIOS[scenario], explored, mutant), seed, plan)
+    assert (again.kind, again.line) == (guarantee, line)
+    assert run(explored, SCENARIOS[scenario], seed, plan).failure is None
+
+
+@pytest.mark.parametrize("name", ["drop", "drop/RequestLease.cancel", "lose/RequestLease.cancel/1"])
+def test_a_name_that_is_no_mutants_is_refused(explored: Stage, name: str) -> None:
+    with pytest.raises(ToolError, match=f"no mutant '{name}'"):
+        mutated(SCENARIOS["cancel"], explored, name)
 
 
 def test_the_table_of_a_schedule_names_calls_faults_and_the_line(explored: Stage) -> None:

@@ -163,7 +163,7 @@ def gone(world: World) -> None:
 def expired(world: World) -> None:
     """Listeners of a job unsubscribe and leave when its row has expired."""
     listeners = [world.connect(name) for name in ("origin", "listener", "device")]
-    world.scheduler.now -= 3 * 86400
+    world.scheduler.now -= 8 * 86400
     delayed(listeners.pop(0))
     for listener in listeners:
         listener.ask("subscribe", {"request_id": "job"})
@@ -171,7 +171,7 @@ def expired(world: World) -> None:
     lease = RequestLease(dynamodb, world.stage.table("requests"), listeners[0].owner, "job")
     if lease.take(Lease("setup", int(world.now) + 60), world.now):
         lease.finish("setup", {"status": "COMPLETED", "seq": 1}, world.now)
-    world.scheduler.now += 3 * 86400
+    world.scheduler.now += 8 * 86400
     listeners[0].say("unsubscribe", {"request_id": "job"})
     listeners[1].leave()
 
@@ -503,7 +503,7 @@ def older(world: World) -> None:
             assert not answer["claimed"], "a claim of an older version is taken while it is valid"
 
     # No history has the writes that made these rows.
-    world.programs["older"] = keys
+    world.programs["unrecorded"] = keys
     world.actor("execution", ask)
 
 

@@ -718,6 +718,7 @@ class World:
     def _expire(self) -> None:
         """Remove the rows that have expired, as DynamoDB does it: no program's write."""
         self._is_expiring = True
+        self.programs["unrecorded"] = TTL
         try:
             self.tables.expire()
         finally:
