@@ -10,6 +10,7 @@ from jobplane.explore.planted import edited, known_faults
 from jobplane.explore.report import lines_of
 from jobplane.explore.scenarios import SCENARIOS
 from jobplane.explore.search import Outcome, Scenario, explore, parse, run
+from jobplane.explore.tasks import UnrestError
 from jobplane.explore.world import Stage, World
 from jobplane.histories.operations import operations_of
 from jobplane.histories.rules import OF_CLAIMS, OF_REQUESTS
@@ -78,6 +79,15 @@ def test_a_planted_fault_is_found_shortened_and_replayed(explored: Stage) -> Non
     for number in range(len(plan)):
         shorter = run(explored, scenario, seed, plan[:number] + plan[number + 1 :])
         assert shorter.failure is None or shorter.kind != found.kind
+
+
+def test_a_program_that_calls_without_a_pause_is_a_finding(explored: Stage) -> None:
+    """Otherwise the exploration would not end."""
+
+    def restless(world: World) -> None:
+        world.actor("program", lambda: any(iter(lambda: world.scheduler.point(()), None)))
+
+    assert isinstance(run(explored, Scenario("restless", restless)).failure, UnrestError)
 
 
 def test_a_mutant_is_found_again_by_its_line_alone(explored: Stage) -> None:

@@ -969,6 +969,25 @@ def test_a_handler_that_ignores_the_grace_period_blocks_the_next_job(stand: Stan
     assert len(stand.tasks.outputs) == 1
 
 
+def test_a_message_that_comes_while_a_lost_job_is_settled_is_received_once(stand: Stand) -> None:
+    """Its handler still runs, and SQS does not take the deletion of its message at first."""
+    gate = Gate()
+    body = stand.order()
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    stand.sqs.faults["delete"] = [refused("ServiceUnavailable")] * 2
+    stand.tasks.time_out(body["taskToken"])
+    stand.pass_time(30)
+    until(lambda: len(stand.sqs.faults["delete"]) < 2, "the job is being settled")
+    message = stand.follow_up("f1")
+    until(lambda: message.receives, "it arrives")
+    until(lambda: stand.clock.has_waiting(stand.threads[-1]), "the worker waits")
+    assert message.receives == 1
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.LOST
+    assert stand.sqs.left(INPUT) == [message]
+
+
 def test_an_error_of_the_grace_callback_is_only_logged(stand: Stand) -> None:
     stand.interrupt(stand.order())
     options: Any = {"on_grace_exceeded": failing, "grace_seconds": 5}

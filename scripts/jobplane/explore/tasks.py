@@ -141,6 +141,7 @@ class Scheduler:
         task = self._me()
         task.moments += 1
         self._steps += 1
+        self._check_unrest()
         self._alive(task)
         others = [f">{other.name}" for other in self._runnable() if other is not task]
         chosen = self._choose(task, kind, [*others, *options])
@@ -187,6 +188,10 @@ class Scheduler:
         if self.ending or task.process.dead:
             raise KilledError
 
+    def _check_unrest(self) -> None:
+        if self._steps > MOST_STEPS:
+            self.fail(UnrestError(f"still running after {MOST_STEPS} steps"))
+
     def _rest(self, task: Task) -> None:
         task.moments += 1
         self._steps += 1
@@ -227,8 +232,8 @@ class Scheduler:
         while not (found := self._runnable()):
             if not self._advance():
                 return None
-        if self._steps > MOST_STEPS:
-            self.fail(UnrestError(f"still running after {MOST_STEPS} steps"))
+        self._check_unrest()
+        if self.failure is not None:
             return None
         if len(found) == 1 or task is None:
             return found[0]

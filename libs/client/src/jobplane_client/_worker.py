@@ -298,7 +298,7 @@ class JobWorker:
             logger.warning("a message is put back: its instruction can't be read: %s", error)
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
             return
-        if run is not None and run.ending and run.returned.is_set():
+        if run is not None and run.ending:
             # Its messages are being deleted or returned: this may be one of them, or the next job.
             self._clock.wait(run.over, self._poll_seconds)
         if run is not None and not (run.over.is_set() and run.returned.is_set()):
