@@ -141,7 +141,8 @@ class Scheduler:
         task = self._me()
         task.moments += 1
         self._steps += 1
-        self._check_unrest()
+        if self._is_restless():
+            raise KilledError
         self._alive(task)
         others = [f">{other.name}" for other in self._runnable() if other is not task]
         chosen = self._choose(task, kind, [*others, *options])
@@ -188,9 +189,11 @@ class Scheduler:
         if self.ending or task.process.dead:
             raise KilledError
 
-    def _check_unrest(self) -> None:
-        if self._steps > MOST_STEPS:
-            self.fail(UnrestError(f"still running after {MOST_STEPS} steps"))
+    def _is_restless(self) -> bool:
+        if self._steps <= MOST_STEPS:
+            return False
+        self.fail(UnrestError(f"still running after {MOST_STEPS} steps"))
+        return True
 
     def _rest(self, task: Task) -> None:
         task.moments += 1
@@ -232,8 +235,7 @@ class Scheduler:
         while not (found := self._runnable()):
             if not self._advance():
                 return None
-        self._check_unrest()
-        if self.failure is not None:
+        if self._is_restless():
             return None
         if len(found) == 1 or task is None:
             return found[0]
