@@ -27,6 +27,7 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 
 import jobplane_leases._writes
+import jobplane_leases.jobs
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.stage.tokens import mint
 from jobplane.tree.resolved import ACCOUNT, REGION
@@ -385,7 +386,7 @@ def open_cloud() -> Iterator[Cloud]:
     with redirect_stdout(StringIO()), ExitStack() as stack:
         aws = stack.enter_context(InProcess())
         cloud = Cloud(aws)
-        for module in (botocore.endpoint, jobplane_leases._writes):
+        for module in (botocore.endpoint, jobplane_leases._writes, jobplane_leases.jobs):
             stack.enter_context(patch.object(module, "time", cloud.clock))
         # Every invocation would be a new process, with its whole quota of retries.
         stack.enter_context(patch.object(RetryQuota, "acquire", lambda *_: True))
