@@ -202,6 +202,12 @@ def _subject() -> str:
     return f"requests {OWNER}#{ID}"
 
 
+def test_a_write_without_a_key_has_no_history() -> None:
+    """DynamoDB refuses it."""
+    call = Call("worker", "PutItem", {"TableName": REQUESTS, "Item": {}}, start=NOW)
+    assert operations_of([call]) == {}
+
+
 def test_a_row_that_was_changed_from_outside_is_not_checked(
     stack: Stack, lease: RequestLease, recording: Recording
 ) -> None:

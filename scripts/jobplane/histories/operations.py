@@ -143,7 +143,10 @@ def _read(call: Call) -> Iterator[Operation]:
         of_claims = bool(table[1])
         if not of_claims and not str(part.get("TableName", "")).endswith(f"-{REQUESTS}"):
             continue
-        subject = subject_of(part.get("Key") or part["Item"])
+        key = part.get("Key") or part.get("Item") or {}
+        if not key.keys() >= ({"projectUserId"} if of_claims else {"owner", "request_id"}):
+            continue  # DynamoDB refuses it
+        subject = subject_of(key)
         if named := _effect(kind, part, of_claims):
             yield from _outcomes(call, number, subject, *named)
 
