@@ -14,7 +14,8 @@ from tests.e2e.deployed import Deployed, recorded
 from tests.faults.network import Stretch, between
 from tests.faults.running_jobs import assert_heard, ended, jobs
 
-pytestmark = pytest.mark.e2e
+# A job whose message is lost with its worker begins again after five minutes.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
