@@ -18,7 +18,7 @@ from jobplane.tree.repository import Repository
 from tests.e2e.deployed import Deployed, assert_ended_once, until
 from tests.faults.running_jobs import JOBS, ended, jobs
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # as in test_stage
 
 plain_environment = emulator.environment
 
