@@ -435,7 +435,7 @@ def test_queued_requests_fit() -> None:
         if "owner" in record["dynamodb"]["NewImage"]
     ]
     assert requests
-    bodies = [json.loads(request.entry(0)["MessageBody"]) for request in requests]
+    bodies = [json.loads(request.entry(0, time.time())["MessageBody"]) for request in requests]
     assert [faults_of_ours("queues/queued-request", body) for body in bodies] == [[]] * len(bodies)
 
 
