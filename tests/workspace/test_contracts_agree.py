@@ -4,6 +4,7 @@ The functions have no pydantic where it would slow them down, so what they accep
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
