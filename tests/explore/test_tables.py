@@ -1,7 +1,9 @@
 """The explorer's tables answer as moto does."""
 
 import random
+import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import boto3
@@ -9,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from jobplane.explore.expressions import parts, twins, without
 from jobplane.explore.tables import RefusedCallError, Table, Tables
 
 NAME = "things"
@@ -160,3 +163,24 @@ def test_operations_answer_as_those_of_moto(moto: Any, seed: int) -> None:
         operation, parameters = drawn(chance)
         expected = of_moto(moto, operation, parameters)
         assert of_tables(tables, operation, parameters) == expected, (operation, parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a AND b", [[0], [1]]),
+        ("a AND (b OR c)", [[0], [1, 2]]),
+        ("a OR (b AND c)", [[0], [1], [2]]),
+        ("a AND NOT (b AND c)", [[0], [1, 2]]),
+        ("NOT (a OR b) AND c", [[0], [1], [2]]),
+    ],
+)
+def test_parts_without_which_a_condition_is_the_same(text: str, expected: list[list[int]]) -> None:
+    """By all items: parts of one group, and of no other."""
+    written = re.sub(r"\b([abc])\b", r"attribute_exists(\1)", text)
+    count = len(parts(written))
+    items = [{n: {"S": ""} for n in names} for k in range(4) for names in combinations("abc", k)]
+    met = [tuple(without(written, {}, n)(item, {}) for item in items) for n in range(count)]
+    assert twins(written) == expected
+    assert all(met[number] == met[group[0]] for group in expected for number in group)
+    assert len({met[group[0]] for group in expected}) == len(expected)

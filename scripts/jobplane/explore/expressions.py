@@ -45,6 +45,22 @@ def parts(text: str) -> list[str]:
     return parser.parts
 
 
+@cache
+def twins(text: str) -> list[list[int]]:
+    """The numbers of a condition's parts, those together that make the same difference.
+
+    Without one of the alternatives of an OR, the others restrict nothing, either.
+    """
+    parser = _Parser(text, _SameNames())
+    parser.whole_condition()
+    together = {number: numbers for numbers in parser.twins for number in numbers}
+    return [
+        found
+        for number in range(len(parser.parts))
+        if (found := together.get(number, [number]))[0] == number
+    ]
+
+
 def update(text: str, names: Mapping[str, str]) -> Callable[[Item, Values], Item]:
     """The function of an UpdateExpression: the item after it."""
     return _update(text, tuple(names.items()))
@@ -168,6 +184,8 @@ class _Parser:
         self._at = 0
         self.parts: list[str] = []
         """The parts of a condition that were read."""
+        self.twins: list[list[int]] = []
+        """The numbers of those parts that are alternatives to each other."""
         self._dropped = dropped
         self._is_negated = False
 
@@ -285,16 +303,25 @@ class _Parser:
             raise ExpressionError(f"not understood: {self._next()!r} in {self._tokens}")
 
     def _or(self) -> Condition:
-        parts = [self._and()]
-        while self._accept("OR"):
-            parts.append(self._and())
+        parts = self._listed("OR", self._and, is_free=not self._is_negated)
         return parts[0] if len(parts) == 1 else lambda i, v: any(part(i, v) for part in parts)
 
     def _and(self) -> Condition:
-        parts = [self._not()]
-        while self._accept("AND"):
-            parts.append(self._not())
+        parts = self._listed("AND", self._not, is_free=self._is_negated)
         return parts[0] if len(parts) == 1 else lambda i, v: all(part(i, v) for part in parts)
+
+    def _listed(
+        self, word: str, operand: Callable[[], Condition], *, is_free: bool
+    ) -> list[Condition]:
+        """Operands of OR or AND; `is_free`: without one of them, all is met."""
+        found, single = list[Condition](), list[int]()
+        while not found or self._accept(word):
+            begin = len(self.parts)
+            found.append(operand())
+            single += [begin] * (len(self.parts) == begin + 1)
+        if is_free and len(found) > 1 and single:
+            self.twins.append(single)
+        return found
 
     def _not(self) -> Condition:
         if self._accept("NOT"):

@@ -20,6 +20,9 @@ QUEUE_LAG_SECONDS = 3.0
 """So old must the last request's wait be before a lane's queue may be taken to be empty."""
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+FIXED_AT_END = (
+    "status", "result", "error", "seq", "ended_at", "cancel_requested", "starts_at",
+)  # fmt: skip
 END_KINDS = frozenset({"complete", "error"})
 # Clocks differ by two seconds in each direction, and rows have whole seconds.
 TOLERANCE_SECONDS = 5.0
@@ -127,7 +130,7 @@ class OneEnd(Guarantee):
         old, new = change.old, change.new
         if change.table != "requests" or not old or not new or old["status"] not in TERMINAL:
             return
-        for name in ("status", "result", "error", "seq", "ended_at", "cancel_requested"):
+        for name in FIXED_AT_END:
             if old.get(name) != new.get(name):
                 raise self.broken(
                     f"{change.task} changes {name} of {new['request_id']}, which has ended,"
@@ -230,7 +233,9 @@ class EveryListenerHears(Guarantee):
 
 
 class LeaseWhileItLives(Guarantee):
-    """A worker keeps its lease while its process lives and can reach the table."""
+    """A worker keeps its lease while its process lives and can reach the table, and leaves no job
+    without a reason.
+    """
 
     def changed(self, change: Change) -> None:
         old, new = change.old, change.new
@@ -260,6 +265,8 @@ class LeaseWhileItLives(Guarantee):
             raise self.broken(
                 f"the lease of {owner}, which works on {new['request_id']}, has run out."
             )
+        if owner.startswith("processor") and self.met(owner) <= HARMLESS:
+            raise self.broken(f"{owner} leaves {new['request_id']}, and no fault has met it.")
 
 
 class NeverEarly(Guarantee):
@@ -285,6 +292,9 @@ class RateKept(Guarantee):
             raise self.broken(f"{change.task} starts {new['request_id']} without a start time.")
         if "starts_at" not in new:
             return
+        known = (change.old or {}).get("starts_at", new["starts_at"])
+        if known != new["starts_at"]:
+            raise self.broken(f"{change.task} moves {new['request_id']}'s start from {known}.")
         early = parse_iso_time(new["starts_at"]) - self.world.now
         if new["status"] == "PROCESSING" and early > TOLERANCE_SECONDS:
             raise self.broken(f"{change.task} starts {new['request_id']} {early:.0f} s too early.")
@@ -315,6 +325,8 @@ class LaneSlotsKept(Guarantee):
                 raise self.broken(f"{task} deletes {old['lane']}, of which slots are taken.")
             if "waiting_at" in old and old["lane"].endswith("#0"):
                 raise self.broken(f"{task} deletes {old['lane']}, for which requests wait.")
+            if old.get("next_start", 0) / 1000 > self.world.now:
+                raise self.broken(f"{task} deletes {old['lane']}, and its next start.")
             return
         name, number = split_lane_row(new["lane"])
         most = dict(enumerate(lane_rows(new["lane_limit"]))).get(number, 0)
@@ -335,7 +347,7 @@ class LaneSlotsKept(Guarantee):
 
 
 class StepsKept(Guarantee):
-    """The steps of a job that are stored stay as they are until it ends."""
+    """The steps of a job are stored by the worker that has it, and stay as they are."""
 
     def changed(self, change: Change) -> None:
         old, new = change.old, change.new
@@ -344,6 +356,9 @@ class StepsKept(Guarantee):
         before, after = old.get("steps", []), new.get("steps", [])
         if after[: len(before)] != before and "steps_object" not in new:
             raise self.broken(f"{change.task} changes {before} of {new['request_id']} to {after}.")
+        is_worker = new.get("lease_owner") == f"invocation-{change.process}"
+        if before != after and not (is_worker and new["status"] == "PROCESSING"):
+            raise self.broken(f"{change.task} stores steps of {new['request_id']}, not having it.")
 
 
 class SubscribersCounted(Guarantee):
@@ -397,6 +412,8 @@ class AssemblyAndJobAgree(Guarantee):
 
     def changed(self, change: Change) -> None:
         old, new = change.old or {}, change.new or {}
+        if len(new.get("followers", ())) > self.world.most_followers:
+            raise self.broken(f"{change.task} is one follower too many.")
         if change.table != "assemblies" or "lease_until" in new:
             return
         if {*new.get("followers", ())} - {*old.get("followers", ())}:
@@ -439,12 +456,16 @@ class WebhookInTurn(Guarantee):
         super().__init__(world)
         self.claimed: dict[str, str] = {}
         """The process that has claimed the delivery of each assembly's webhook."""
+        self.overtaken: dict[str, set[str]] = {}
+        """The processes that may have read each assembly before its newest execution began."""
 
     def changed(self, change: Change) -> None:
         old, new = change.old, change.new
         if change.table != "assemblies" or not old or not new:
             return
         if old.get("execution") != new.get("execution"):
+            alive = {task.process.name for task in self.world.scheduler.tasks}
+            self.overtaken[new["assembly_id"]] = alive
             return
         is_known = old.get("webhook_execution") == old.get("execution")
         was = is_known and (old.get("webhook") or {}).get("status") == "delivered"
@@ -472,7 +493,7 @@ class WebhookInTurn(Guarantee):
         elif new["webhook_claim_until"] != until:
             if is_held and not mine:
                 raise self.broken(f"{change.task} claims a delivery that another one makes.")
-            if was_delivered:
+            if was_delivered and change.process not in self.overtaken.get(name, ()):
                 raise self.broken(f"{change.task} claims a delivery that was made.")
             self.claimed[name] = change.process
 

@@ -22,7 +22,7 @@ from jobplane_client import Job, JobplaneError, StatusClient
 from jobplane_files import COUNTER_SHARDS
 from jobplane_keys import iso_time, to_item
 from jobplane_keys.tracking import COUNTERS
-from jobplane_leases import Lease, RequestLease, enqueue_request
+from jobplane_leases import Lease, LeaseLostError, RequestLease, enqueue_request
 
 type Holds = Callable[[], None]
 """What must hold at the end, besides the guarantees."""
@@ -149,7 +149,7 @@ def queue(world: World) -> None:
 def gone(world: World) -> None:
     """A connection is closed while it subscribes, unsubscribes and pings."""
     for name in ("first", "second"):
-        delayed(world.connect(f"of-{name}"), name)
+        delayed(world.connect(f"of-{name}"), name, seconds=5)
     world.replaced(world.stage.module("router"), "MAX_SUBSCRIPTIONS", 1)
     client = world.connect("origin", quiet=120)
     client.ask("subscribe", {"request_id": "first"})
@@ -186,15 +186,27 @@ def schedule(world: World) -> None:
     world.connect("device").say("cancel", {"request_id": "later"})
 
 
+RATED: Any = {"limit": 3, "per_minute": 1}
+
+
 @scenario("rate", *JOBS)
 def rate(world: World) -> None:
     """Three jobs of an action, of which one may start a minute; the second one is cancelled."""
     client, actions = world.connect("origin"), world.stage.module("router").ACTIONS
-    limited = dataclasses.replace(actions["delay"], limit=3, per_minute=1)
-    with patch.dict(actions, {"delay": limited}):
+    with patch.dict(actions, {"delay": dataclasses.replace(actions["delay"], **RATED)}):
         for name in ("first", "second", "third"):
             delayed(client, name)
     world.connect("device").say("cancel", {"request_id": "second"})
+
+
+@scenario("pace", *JOBS)
+def pace(world: World) -> None:
+    """The lanes are swept while a job of an action with a rate arrives; its lane has a row."""
+    client, actions = world.connect("origin"), world.stage.module("router").ACTIONS
+    world.put("lanes", {"lane": "action#delay#0", "lane_limit": 3})
+    world.sweep_lanes()
+    with patch.dict(actions, {"delay": dataclasses.replace(actions["delay"], **RATED)}):
+        delayed(client)
 
 
 @scenario("sweep", *JOBS)
@@ -225,11 +237,7 @@ def hand_over(world: World) -> Holds:
         return results
 
     processor.ACTIONS["in steps"] = run
-    client = world.connect("origin")
-    row = {"owner": client.owner, "request_id": "job", "tenant_id": "acme", "max_attempts": 4,
-           "connection_id": "origin", "action": "in steps", "payload": "{}", "metadata": {},
-           "on_disconnect": "detach"}  # fmt: skip
-    enqueue_request(processor.dynamodb, processor.REQUESTS, row, world.now)
+    in_steps(world, world.connect("origin"))
     world.sweep()
 
     def holds() -> None:
@@ -240,6 +248,51 @@ def hand_over(world: World) -> Holds:
             assert {one, two} <= {*ran}, "a result is of no step that ran"
 
     return holds
+
+
+@scenario("steps", *JOBS)
+def steps(world: World) -> None:
+    """A worker stores two steps of a job, the first one again if it has no answer, or gives it back
+    at last; another worker needs five minutes for it.
+    """
+    world.stage.module("processor").ACTIONS["in steps"] = lambda job: job.sleep(300)
+    client = world.connect("origin")
+    lease = in_steps(world, client)
+    world.sockets.open.clear()  # this worker sends no messages
+    taken = lease.take(Lease("invocation-worker", int(world.now) + 100), world.now)
+
+    def store(name: str, *before: Row) -> list[Row]:
+        done = [*before, {"name": name, "result": "0"}]
+        changes = {"steps": done, "step_count": len(done)}
+        kept = lease.store_steps("invocation-worker", changes, world.clock.time())
+        return list(kept["steps"])
+
+    def work() -> None:
+        with contextlib.suppress(LeaseLostError, ClientError, BotoCoreError):
+            for name in ("one", "one again"):
+                with contextlib.suppress(BotoCoreError):
+                    kept = store(name)
+                    break
+            else:
+                lease.put_back("invocation-worker", int(world.now) + 60, world.now, keep=True)
+                world.scheduler.wait(world.now + 1)
+                return
+            store("two", *kept)
+            world.scheduler.wait(world.now + 1)
+            lease.finish("invocation-worker", {"status": "COMPLETED", "seq": 1}, world.now)
+
+    if taken:
+        world.actor("worker", work)
+
+
+def in_steps(world: World, client: Client) -> RequestLease:
+    """A stored job of the action "in steps"."""
+    row = {"owner": client.owner, "request_id": "job", "tenant_id": "acme", "max_attempts": 4,
+           "connection_id": "origin", "action": "in steps", "payload": "{}", "metadata": {},
+           "on_disconnect": "detach"}  # fmt: skip
+    dynamodb, table = world.stage.client("dynamodb"), world.stage.table("requests")
+    enqueue_request(dynamodb, table, row, world.now)
+    return RequestLease(dynamodb, table, client.owner, "job")
 
 
 @scenario("retry", *JOBS, "deliver-webhook")
@@ -271,6 +324,22 @@ def assemble(world: World, client: Client, request_id: str, *, is_uploaded: bool
         world.s3.objects[upload["key"]] = LINES
     client.ask("process_assembly", {"template_id": "parts", "uploads": [upload]}, id=request_id)
     return str(upload["key"])
+
+
+@scenario("crowd", *JOBS, "deliver-webhook")
+def crowd(world: World) -> None:
+    """Three devices ask for one assembly, for whose end one may wait; the sweeper finds others."""
+    world.replaced(world.stage.module("processor"), "MAX_FOLLOWERS", 1)
+    for name in ("origin", "device", "third"):
+        assemble(world, world.connect(name), f"job-{name}")
+
+
+@scenario("overtaken", *JOBS, "deliver-webhook")
+def overtaken(world: World) -> None:
+    """The webhook of an assembly's failure is delivered while a device runs it again."""
+    assemble(world, world.connect("origin"), "job-origin")
+    assembly_id = world.rows("requests")[0]["assembly_id"]
+    pending_webhook(world, assembly_id=assembly_id, ok=None, error="FILE_MISSING")
 
 
 @scenario("again", *JOBS, "deliver-webhook")
@@ -317,17 +386,12 @@ def rerun(world: World) -> None:
 @scenario("webhook", "deliver-webhook")
 def webhook(world: World) -> Holds:
     """A webhook's message is delivered, while its user asks for a delivery on demand."""
-    message = pending_webhook(world)
+    pending_webhook(world)
     demand = world.invoke("deliver-webhook", {"assembly_id": "a1"}, name="demand")
 
     def holds() -> None:
         refused = (demand.result or {}).get("refused")
         assert refused != "too_soon", "a delivery on demand is refused because of its own write"
-        faults = {fault for met in world.faulted.values() for fault, _ in met}
-        if faults <= {"repeat"}:
-            made = [who for _, who, what in world.scheduler.log if what.startswith("webhook ")]
-            mine = [who for who in made if not who.startswith("demand")]
-            assert message.receives <= len(mine) + 1, "a receive of a message makes no attempt"
 
     return holds
 
@@ -346,9 +410,11 @@ def document_of(world: World) -> Row:
 def pending_webhook(world: World, **more: Any) -> Message:
     """A completed assembly, and the message in the queue of webhooks."""
     outcome = {"ok": "ASSEMBLY_COMPLETED", "webhook": {"status": "pending", "attempts": 0}}
-    world.put("assemblies", document_of(world) | outcome | more)
+    document = document_of(world) | outcome | more
+    world.put("assemblies", {name: value for name, value in document.items() if value is not None})
     queue = world.sqs.by_name[world.stage.table("webhooks")]
-    body = json.dumps({"assembly_id": "a1", "execution": 1, "template_id": "parts"})
+    named = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
+    body = json.dumps(named)
     world.sqs.perform("SendMessage", {"QueueUrl": queue.name, "MessageBody": body})
     [message] = queue.messages
     return message
@@ -364,19 +430,50 @@ def demands(world: World) -> None:
         world.invoke("deliver-webhook", event, name=f"demand-{number}", at=world.now + number / 2)
 
 
+@scenario("slow", "deliver-webhook")
+def slow(world: World) -> Holds:
+    """Two messages ask for a delivery; the receiver answers when the claim on it has ended."""
+    world.receiver_seconds = 22.0
+    message = pending_webhook(world)
+    queue = world.sqs.by_name[world.stage.table("webhooks")]
+    later = {"QueueUrl": queue.name, "MessageBody": message.body, "DelaySeconds": 21}
+    world.sqs.perform("SendMessage", later)
+
+    def holds() -> None:
+        if world.are_repeats:
+            assert message.receives <= 1, "a receive of a message makes no attempt"
+
+    return holds
+
+
+@scenario("past", "deliver-webhook")
+def past(world: World) -> None:
+    """A webhook is delivered, and demanded, when its document has expired: by wrong clocks not."""
+    pending_webhook(world, ttl=int(world.now) - 1)
+    world.invoke("deliver-webhook", {"assembly_id": "a1"}, name="demand")
+
+
 DAY = "2026-11-22"
 STUCK = {"operation": "reset_stuck_files", "dry_run": False, "statuses": ["processing"]}
 
 
 @scenario("reset", "state-manager", "count-files")
-def reset(world: World) -> None:
+def reset(world: World) -> Holds:
     """Two operators reset a stuck file, while the pipeline completes it after all."""
     world.counts_files = True
-    tracked(world, "a.ndjson", "processing#1", "2026-09-01T00:00:00.000Z")
-    for number in (1, 2):
-        world.invoke("state-manager", STUCK, name=f"operator-{number}")
-
+    tracked(world, "a.ndjson", "processing#1", "2026-09-01T00:00:00.000Z", manifest_path="m1")
+    operators = [
+        world.invoke("state-manager", STUCK, name=f"operator-{number}") for number in (1, 2)
+    ]
     moves(world, "completed#1")
+
+    def holds() -> None:
+        [row] = world.rows("files")
+        if all(operator.result for operator in operators) and world.are_repeats:
+            counted = sum(json.loads(one.result["body"])["files_reset"] for one in operators)
+            assert counted == row.get("reset_count", 0), "a reset that was made is not counted"
+
+    return holds
 
 
 @scenario("exact", "state-manager", "count-files")
@@ -421,10 +518,10 @@ def correct(world: World) -> Holds:
     return holds
 
 
-def tracked(world: World, name: str, status: str, updated_at: str) -> None:
+def tracked(world: World, name: str, status: str, updated_at: str, **more: str) -> None:
     """A file of the pipeline, with its record in the stream."""
     row = {"date_prefix": DAY, "file_key": name, "status": status, "updated_at": updated_at}
-    world.put("files", row)
+    world.put("files", row | more)
 
 
 def moves(world: World, status: str) -> None:

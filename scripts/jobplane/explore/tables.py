@@ -4,6 +4,7 @@ moto does the same completely, in some milliseconds a call; a schedule has dozen
 exploration thousands of schedules. `tests/unit/test_explore.py` compares both.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +108,7 @@ class Tables:
         """Whether a condition counts as met, for mutants: by its table, its text, if it is met, and
         if it were without a part."""
         self.is_forgotten: Callable[[str, str], bool] = lambda _table, _condition: False
-        """Whether a refusal leaves out the id of the last write; for mutants."""
+        """Whether the refusal of a write's repetition leaves out its own id; for mutants."""
 
     def empty(self) -> None:
         for table in self.by_name.values():
@@ -161,16 +162,20 @@ class Tables:
         def would_be(number: int) -> bool:
             return without(text, names, number)(*given)
 
-        return self.is_dropped(parameters["TableName"], text, is_met, would_be) or is_met
+        return self.is_dropped(parameters["TableName"], _named(text, names), is_met, would_be) or (
+            is_met
+        )
 
     def _check(self, parameters: Row, item: Item | None) -> None:
         if not self._met(parameters, item):
             wanted = parameters.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
             answer = {"Item": dict(item)} if wanted and item is not None else {}
-            text = parameters["ConditionExpression"]
-            marks = {name for name in answer.get("Item", {}) if name.endswith("write_id")}
-            if marks and self.is_forgotten(parameters["TableName"], text):
-                answer["Item"] = {n: v for n, v in answer["Item"].items() if n not in marks}
+            text = _named(
+                parameters["ConditionExpression"], parameters.get("ExpressionAttributeNames", {})
+            )
+            mark = _own_mark(parameters, answer.get("Item", {}))
+            if mark and self.is_forgotten(parameters["TableName"], text):
+                answer["Item"] = {n: v for n, v in answer["Item"].items() if n != mark}
             raise RefusedCallError(CHECK_FAILED, "The conditional request failed", answer=answer)
 
     def _store(self, table: Table, key: Key, new: Item | None) -> None:
@@ -281,6 +286,18 @@ class Tables:
         if parameters.get("Select") != "COUNT":
             answer["Items"] = [_projected(item, parameters) for item in page]
         return answer
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """A condition in which each name stands for itself."""
+    return re.sub(r"#\w+", lambda found: f"#{names[found[0]]}", text)
+
+
+def _own_mark(parameters: Row, item: Item) -> str:
+    """The attribute by which a write finds that an item is its own result; empty if it is not."""
+    values = parameters.get("ExpressionAttributeValues", {})
+    sent = {name: values.get(f":{name}") for name in item} | parameters.get("Item", {})
+    return next((n for n in item if n.endswith("write_id") and item[n] == sent[n]), "")
 
 
 def _updated(parameters: Row, old: Item | None) -> Item:

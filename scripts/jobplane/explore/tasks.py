@@ -382,8 +382,8 @@ class SimulatedTime:
         scheduler = self._scheduler()
         if scheduler.current is None:
             scheduler.now += seconds
-        else:
-            scheduler.wait(scheduler.now + max(0.0, seconds))
+        elif seconds > 0:
+            scheduler.wait(scheduler.now + seconds)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)

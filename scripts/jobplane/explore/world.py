@@ -363,6 +363,16 @@ class World:
         """How many a connection may have."""
         return int(self.stage.module("router").MAX_SUBSCRIPTIONS)
 
+    @property
+    def are_repeats(self) -> bool:
+        """Whether all faults so far were repetitions by botocore."""
+        return all(fault == "repeat" for met in self.faulted.values() for fault, _ in met)
+
+    @property
+    def most_followers(self) -> int:
+        """How many jobs may wait for one assembly."""
+        return int(self.stage.module("processor").MAX_FOLLOWERS)
+
     def close(self) -> None:
         """Take back what `replaced` did."""
         self._patches.close()
