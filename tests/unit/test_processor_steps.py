@@ -171,6 +171,15 @@ def test_a_wrong_step_fails_the_job(
     assert text in refused(processor, run)
 
 
+def test_a_large_result_without_a_store_fails_the_job(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what a worker of one's own must override."""
+    monkeypatch.delattr(processor.module.Job, "put_object")
+    text = refused(processor, lambda job: job.step("large", lambda: "x" * 2000))
+    assert "override put_object and get_object" in text
+
+
 def test_a_changed_sequence_fails_the_job(processor: Processor) -> None:
     row = processor.run(job=after_first("other"))
     assert (row["status"], row["attempts"]) == ("FAILED", 2)

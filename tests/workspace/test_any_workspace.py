@@ -332,7 +332,10 @@ REFUSALS = {
         ("--project", "libs"),
         "missing MEMBER; the members are: greeting, orders, to",
     ),
-    "no module": (("orders", "--handler", "gone.handler"), "no module 'gone'; its modules are ord"),
+    "no module": (
+        ("orders", "--handler", "gone.handler"),
+        "'gone' is not among its modules: ord",
+    ),
     "two members": (("orders", "words", "--handler", "x"), "are for one MEMBER"),
     "no action": (("orders", "--allow", "GetObject"), "'GetObject' is not an IAM action; write "),
     "no file": (("orders", "--iam", "gone.yml"), "gone.yml can't be read"),

@@ -242,7 +242,7 @@ def encode_request(
             for fault in error.errors()
         ]
         raise InvalidRequestError(
-            f"the message is malformed: {', '.join(str(fault['field']) for fault in faults)}",
+            "the message is malformed",
             code=ErrorCode.INVALID_MESSAGE,
             fields=faults,
         ) from error

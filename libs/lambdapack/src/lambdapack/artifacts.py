@@ -432,8 +432,9 @@ def _handlers(function: Function, sources: Mapping[str, bytes]) -> list[str]:
     found = [path for path in sources if _module_of(path) == function.module]
     if not found:
         raise UnbuildableError(
-            f"{function.name}: there is no module {function.module!r}; its modules are "
-            f"{', '.join(sorted(map(_module_of, sources))) or 'none'}"
+            f"{function.name}: the handler's module {function.module!r} is not among its modules: "
+            f"{', '.join(sorted(map(_module_of, sources))) or '(empty)'}; correct the handler's "
+            f"name, or add the module"
         )
     return found
 

@@ -35,6 +35,10 @@ __all__ = [
 MAX_TEXT_LENGTH = 1000
 # To give a job back and take it again costs more than to keep a worker for so long.
 WAIT_HERE_SECONDS = 5.0
+_NO_STORE = (
+    "The results of the steps do not fit into the request's row, and this worker has no store for"
+    " objects: override put_object and get_object"
+)
 
 type Row = dict[str, Any]
 
@@ -109,8 +113,8 @@ class LeasedJob:
 
     `step` stores the results of functions, so that a later attempt does not run them again.
 
-    A subclass may override `pace`, `written`, `late`, `lost` and `failed`; for steps with
-    large results, it must override `put_object` and `get_object`.
+    A subclass may override `pace`, `written`, `late`, `lost` and `failed`. Without its `put_object`
+    and `get_object`, a step whose result is larger than 1 KB raises StepError.
     """
 
     def __init__(self, request: RequestLease, row: Row, invocation: Worker) -> None:
@@ -283,11 +287,11 @@ class LeasedJob:
 
     def put_object(self, name: str, body: bytes) -> None:
         """Store an object of a step; no other attempt uses its name."""
-        raise NotImplementedError
+        raise StepError(_NO_STORE)
 
     def get_object(self, name: str) -> bytes:
         """The content of an object of a step."""
-        raise NotImplementedError
+        raise StepError(_NO_STORE)
 
     def halt(self, error: Exception) -> None:
         """Have the job's thread stop with this error, if it must not stop already."""
