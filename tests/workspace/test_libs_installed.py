@@ -94,7 +94,7 @@ async def test_the_socket_example_prints_progress_and_result(client: Environment
         (request_id,) = service.jobs
         await service.progress(request_id, 50)
         await service.complete(request_id, {"n": 1})
-        assert await program == "50.0 %\n{'n': 1}\n"
+        assert await program == "50.0\n{'n': 1}\n"
 
 
 def test_the_status_example_waits_for_a_job(client: Environment) -> None:
