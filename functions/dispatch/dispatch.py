@@ -68,6 +68,7 @@ from jobplane_telemetry import Telemetry
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
 LANES = lanes_table(TABLE_PREFIX)
+IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
 JOBS_QUEUE_URL = os.environ["JOBS_QUEUE_URL"]
 FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
 
@@ -419,7 +420,7 @@ def in_flight() -> dict[str, int]:
     hour = int(time.time()) + WAITING_CHECK_SECONDS
     return {
         request_key(row["owner"], row["request_id"]): row["lease_until"]
-        for shard in range(IN_FLIGHT_SHARDS)
+        for shard in range(IN_FLIGHT_PARTITIONS)
         for row in query_items(
             dynamodb(),
             TableName=REQUESTS,

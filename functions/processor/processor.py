@@ -124,12 +124,13 @@ WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 TEMPLATES_INDEX_PATH = os.environ.get("TEMPLATES_INDEX_PATH", "templates/index.json")
 BRANCH = os.environ.get("BRANCH", "main")
 LEASE_SECONDS = int(os.environ.get("LEASE_SECONDS", "120"))
+IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
 MAX_JOB_SECONDS = int(os.environ.get("MAX_JOB_SECONDS", "86400"))
 MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
 CONCURRENT_REQUESTS = int(os.environ.get("CONCURRENT_REQUESTS", "4"))
 VERSION = os.environ.get("VERSION", "0.1.0")
 
-PROGRESS_INTERVAL_SECONDS = 0.1
+PROGRESS_INTERVAL_SECONDS = 1 / float(os.environ.get("PROGRESS_PER_SECOND", "2"))
 DOCUMENT_INTERVAL_SECONDS = 5.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
@@ -1287,7 +1288,7 @@ def sweep(invocation: Invocation) -> Row:
     """
     counts: Counter[str] = Counter()
     failure: Exception | None = None
-    for shard in range(IN_FLIGHT_SHARDS):
+    for shard in range(IN_FLIGHT_PARTITIONS):
         try:
             for key in overdue(f"lease-{shard}"):
                 if invocation.remaining() < MIN_WORK_SECONDS:
@@ -1300,7 +1301,7 @@ def sweep(invocation: Invocation) -> Row:
             counts["unread"] += 1
             failure = error
     invocation.outbox.close(invocation.remaining() - ANSWER_SECONDS)
-    if failure is not None and counts == {"unread": IN_FLIGHT_SHARDS}:
+    if failure is not None and counts == {"unread": IN_FLIGHT_PARTITIONS}:
         raise failure
     return dict(counts)
 

@@ -28,6 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
+    IN_FLIGHT_SHARDS,
     MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -99,6 +100,7 @@ BRANCH = os.environ.get("BRANCH", "main")
 # The limit of S3 for one PUT.
 MAX_PUT_BYTES = 5 * 1024**3
 MAX_UPLOAD_BYTES = min(int(os.environ.get("MAX_UPLOAD_BYTES", MAX_PUT_BYTES)), MAX_PUT_BYTES)
+IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
 MAX_RUNNING_PER_TENANT = int(os.environ.get("MAX_RUNNING_PER_TENANT", "0"))
 VERSION = os.environ.get("VERSION", "0.1.0")
 
@@ -455,7 +457,9 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         row["trace_header"] = telemetry.trace_header
     if item_size(to_item(packed(row))) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
         raise RefusedError(ErrorCode.PAYLOAD_TOO_LARGE, "The request is too large to be stored")
-    _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now, due=due)
+    _, stored = enqueue_request(
+        dynamodb, REQUESTS, row, request.now, due=due, shards=IN_FLIGHT_PARTITIONS
+    )
     if (stored["action"], stored["payload"]) != (request.action, payload):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
     if "assembly_id" in stored:

@@ -83,7 +83,7 @@ async def test_a_progress_update_costs_one_UpdateItem_and_one_post(
     user = unique("user")
     processor = load(deployed, "processor", monkeypatch)
     async with deployed.socket(user) as socket:
-        payload = {"seconds": 1.2, "steps": 4}
+        payload = {"seconds": 2.4, "steps": 4}
         request_id = put_request(deployed, user, connection_of(deployed, user), payload)
         invocation = processor.Invocation.of(context())
         with wire(monkeypatch) as sent:

@@ -336,6 +336,13 @@ def test_late_progress_does_not_replace_newer_progress(stack: Stack) -> None:
     assert lease.renew(ME, NOW + 9)["progress"] == {"seq": 2}
 
 
+def test_progress_need_not_move_the_end_of_a_lease(stack: Stack) -> None:
+    """Such a write costs nothing of the index `in-flight`."""
+    stack.put("requests", MINE)
+    row = lease_of(stack).renew(Lease("me", int(NOW) + 99), NOW, {"seq": 1}, extend=False)
+    assert (row["lease_until"], row["progress"]) == (MINE["lease_until"], {"seq": 1})
+
+
 def lease_of(stack: Stack) -> RequestLease:
     return RequestLease(stack.dynamodb, REQUESTS, OWNER, "req-1")
 

@@ -267,19 +267,21 @@ def test_a_lease_ends_with_the_invocation_at_the_latest(
     assert row["lease_shard"] == in_flight_shard(f"{OWNER}#req-1")
 
 
-def test_progress_renews_the_lease(processor: Processor, stack: Stack) -> None:
-    held: list[int] = []
+def test_progress_does_not_renew_a_lease_that_is_young(processor: Processor, stack: Stack) -> None:
+    """Its end is a key of the index `in-flight`, in which each change is two more writes."""
+    calls = stack.calls(processor.module.dynamodb)
 
     def run(job: Any) -> Any:
-        aged = stack.request() | {"lease_until": int(time.time()) + 1}
-        stack.put("requests", aged)
-        job.report(50, "Half")
-        processor.posted(1)
-        held.append(stack.request()["lease_until"])
+        for seq in (1, 2):
+            job.report(10 * seq, "Going on")
+            processor.posted(seq)
         return {}
 
     processor.run(job=run)
-    assert held[0] > time.time() + 100
+    changed = [each["ExpressionAttributeNames"] for name, each in calls if name == "UpdateItem"]
+    reports = [names.values() for names in changed if "progress" in names.values()]
+    assert len(reports) == 2
+    assert all("lease_until" not in names for names in reports)
 
 
 def test_a_job_without_progress_keeps_its_lease(processor: Processor, stack: Stack) -> None:
@@ -627,8 +629,10 @@ def test_the_first_and_the_last_progress_are_never_dropped(processor: Processor)
     assert (shown[0], shown[-1]) == (0, 100)
 
 
-def test_progress_is_written_at_most_ten_times_a_second(processor: Processor) -> None:
+def test_progress_is_written_at_most_once_an_interval(processor: Processor) -> None:
     """The newest value wins."""
+    assert processor.module.PROGRESS_INTERVAL_SECONDS == 0.5
+    processor.set(PROGRESS_INTERVAL_SECONDS=0.1)
     elapsed: list[float] = []
 
     def run(job: Any) -> Any:
@@ -1631,7 +1635,7 @@ def test_a_sweep_of_no_shard_fails(processor: Processor, stack: Stack, output: O
     stack.fail(processor.module.dynamodb, "Query")
     with pytest.raises(processor.module.dynamodb.exceptions.ClientError):
         processor.sweep()
-    assert len(output.logged("shard not swept")) == 4
+    assert len(output.logged("shard not swept")) == processor.module.IN_FLIGHT_PARTITIONS == 8
     assert stack.request()["status"] == "PENDING"
 
 

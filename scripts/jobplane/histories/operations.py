@@ -239,7 +239,7 @@ def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
             return "Park", given
         case "PENDING" if "status = :set_status" in change:
             return ("Start" if "scheduled" in given else "Requeue"), given
-        case _ if "lease_until = :set_lease_until" in change:
+        case _ if "lease_until = :set_lease_until" in change or "progress = :set_" in change:
             return "Renew", given
     changed = {word.strip(",") for word in change.split()}
     return (OUTSIDE, given) if changed & KEPT else None

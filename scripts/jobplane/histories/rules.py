@@ -138,7 +138,8 @@ def _renew(request: Request | None, given: Given, _: float) -> State:
     seq = (given["set"].get("progress") or {}).get("seq", request.seq if request else 0)
     if request is not None and seq < request.seq:
         return None
-    return _owned(request, given, until=given["set"]["lease_until"], seq=seq)
+    kept = request.until if request else None
+    return _owned(request, given, until=given["set"].get("lease_until", kept), seq=seq)
 
 
 def _finish(request: Request | None, given: Given, _: float) -> State:

@@ -28,15 +28,16 @@ TERMINAL_STATUSES = frozenset(
     {RequestStatus.COMPLETED, RequestStatus.FAILED, RequestStatus.CANCELLED}
 )
 
+# Of a stage without the parameter `inFlightShards`.
 IN_FLIGHT_SHARDS = 4
 
 # The sweeper puts a request back into the stream that no worker has taken by then.
 PICK_UP_SECONDS = 300
 
 
-def in_flight_shard(request_key: str) -> str:
+def in_flight_shard(request_key: str, shards: int = IN_FLIGHT_SHARDS) -> str:
     """The partition of the in-flight index for a request that has not ended."""
-    return f"lease-{zlib.crc32(request_key.encode()) % IN_FLIGHT_SHARDS}"
+    return f"lease-{zlib.crc32(request_key.encode()) % shards}"
 
 
 def shown_result(row: Mapping[str, Any], text: str, sign: Callable[[str], str]) -> Any:

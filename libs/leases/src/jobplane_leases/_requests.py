@@ -10,7 +10,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `start` | SCHEDULED, overdue | PENDING |
 | `take` | PENDING; RETRYING of its owner; RETRYING, PROCESSING or SCHEDULED, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
-| `renew` | PROCESSING of its owner, without newer progress | the same, with a later `lease_until` |
+| `renew` | PROCESSING of its owner, without newer progress | the same, with progress or more time |
 | `store_steps` | PROCESSING of its owner, with fewer steps | the same, with one more step |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jobplane_keys import (
+    IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
     REQUEST_TTL_SECONDS,
     RequestStatus,
@@ -105,13 +106,17 @@ class RequestLease:
         """Lease the request in order to end it, without an attempt; None if `row` has changed."""
         return self._lease(lease, now, *_as_read(row))
 
-    def renew(self, lease: Lease, now: float, progress: Row | None = None) -> Row:
+    def renew(
+        self, lease: Lease, now: float, progress: Row | None = None, *, extend: bool = True
+    ) -> Row:
         """Renew the lease, and store the progress with its `seq`. Raises LeaseLostError.
+
+        Without `extend`, the lease keeps its end, so that the write changes no entry of an index.
 
         Progress that is carried out late, after a newer one, is refused: another attempt would use
         a `seq` again that its listeners already have.
         """
-        changes: Row = {"lease_until": lease.until}
+        changes: Row = {"lease_until": lease.until} if extend else {}
         if not progress:
             return self._owned(lease.owner, changes, now)
         changes["progress"] = progress
@@ -296,7 +301,8 @@ class RequestLease:
             self.table,
             self._key,
             change="SET #status = :processing, lease_owner = :me, lease_until = :until,"
-            " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
+            " lease_shard = if_not_exists(lease_shard, :shard),"
+            " started_at = if_not_exists(started_at, :moment),"
             f" updated_at = :moment REMOVE {', '.join(_QUEUE)}{more}",
             condition=condition,
             values={
@@ -350,12 +356,18 @@ class RequestLease:
 
 
 def enqueue_request(
-    dynamodb: Any, table: str, row: Mapping[str, Any], now: float, *, due: float | None = None
+    dynamodb: Any,
+    table: str,
+    row: Mapping[str, Any],
+    now: float,
+    *,
+    due: float | None = None,
+    shards: int = IN_FLIGHT_SHARDS,
 ) -> Written:
     """Store a request that waits for a worker, or until it is due, if its id is free.
 
     `row` has `owner`, `request_id` and the other attributes of the request; those of its state are
-    added. `due` is in epoch seconds.
+    added. `due` is in epoch seconds. `shards` is the number of partitions of the in-flight index.
     """
     moment = iso_time(now)
     waiting = {
@@ -364,7 +376,7 @@ def enqueue_request(
         "attempts": 0,
         "cancel_requested": False,
         "subscriber_count": 0,
-        "lease_shard": in_flight_shard(request_key(row["owner"], row["request_id"])),
+        "lease_shard": in_flight_shard(request_key(row["owner"], row["request_id"]), shards),
         "lease_until": int(now) + PICK_UP_SECONDS,
         "created_at": moment,
         "updated_at": moment,

@@ -190,8 +190,8 @@ def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
     """Write all items or none. Returns [] on success, and each item's reason if a condition failed.
 
     A transaction that coincides with another write fails with TransactionConflict, which botocore
-    does not retry. A running job writes its row ten times a second, so this function retries it.
-    Raises botocore's ClientError for other failures.
+    does not retry. A running job writes its row several times a second, so this function retries
+    it. Raises botocore's ClientError for other failures.
     """
     for wait in (*CONFLICT_WAITS, None):
         try:

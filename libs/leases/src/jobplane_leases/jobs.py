@@ -147,7 +147,7 @@ class LeasedJob:
     @property
     def pace(self) -> Pace:
         """The times that it keeps to."""
-        return Pace(lease=120, interval=0.1, reserve=10)
+        return Pace(lease=120, interval=0.5, reserve=10)
 
     @property
     def owner(self) -> str:
@@ -366,7 +366,7 @@ class LeasedJob:
                     if time.time() > self._lease_until - self.pace.lease / 6:
                         raise
                     self.late(error)
-                    wait = 10 * self.pace.interval
+                    wait = 2 * self.pace.interval
                     with self._wake:
                         if progress and not (self._pending or self._closing):
                             self._pending = [progress]
@@ -380,7 +380,8 @@ class LeasedJob:
         return self.invocation.lease().until - self._lease_until >= self.pace.lease / 2
 
     def _write(self, progress: Progress | None) -> None:
-        lease = self.invocation.lease()
+        # An end of the lease that moves costs two writes of the index `in-flight` as well.
+        lease, extend = self.invocation.lease(), self._renewal_due()
         stored = None
         if progress:
             self.seq += 1
@@ -390,8 +391,9 @@ class LeasedJob:
                 "message": progress.message,
                 "at": iso_time(time.time()),
             }
-        row = self.request.renew(lease, time.time(), stored)
-        self._lease_until = lease.until
+        row = self.request.renew(lease, time.time(), stored, extend=extend)
+        if extend:
+            self._lease_until = lease.until
         self.subscribers = row.get("subscriber_count", 0)
         self.written(row, progress)
         if row.get("cancel_requested"):
