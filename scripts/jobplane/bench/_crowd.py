@@ -96,9 +96,9 @@ class Member:
                 message = await asyncio.wait_for(answer, ANSWER_SECONDS)
             finally:
                 self._questions.pop(question, None)
-        if message["type"] != "response":
+        if message["type"] not in ("response", "pong"):
             raise RefusedError(f"{self.user}: {action} was answered {message}")
-        data: Frame = message["data"]
+        data: Frame = message.get("data", {})
         return data
 
     async def listen(self, owner: str, request_id: str) -> bool:
@@ -129,19 +129,24 @@ class Member:
         if entry.ended is None:
             await asyncio.shield(self._future("end", entry))
 
-    async def upload(self, http: httpx.AsyncClient, content: bytes) -> Frame:
-        """Upload a file; the payload of its `process_assembly`."""
-        file = {
-            "name": "load.txt",
-            "size": len(content),
-            "mime": "text/plain",
-            "md5hash": hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        }
-        ticket = await self.ask("create_upload", {"template_id": TEMPLATE, "files": [file]})
-        (target,) = ticket["uploads"]
-        done = await http.put(target["url"], content=content, headers=target["headers"])
-        done.raise_for_status()
-        return {"template_id": TEMPLATE, "uploads": [{**file, "key": target["key"]}]}
+    async def upload(self, http: httpx.AsyncClient, *contents: bytes) -> Frame:
+        """Upload files; the payload of their `process_assembly`."""
+        files = [
+            {
+                "name": f"load-{number}.txt",
+                "size": len(content),
+                "mime": "text/plain",
+                "md5hash": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+            }
+            for number, content in enumerate(contents)
+        ]
+        ticket = await self.ask("create_upload", {"template_id": TEMPLATE, "files": files})
+        uploads = []
+        for file, content, target in zip(files, contents, ticket["uploads"], strict=True):
+            done = await http.put(target["url"], content=content, headers=target["headers"])
+            done.raise_for_status()
+            uploads.append({**file, "key": target["key"]})
+        return {"template_id": TEMPLATE, "uploads": uploads}
 
     async def close(self, *, abruptly: bool = False) -> None:
         """Close the socket, or drop the connection without closing it."""

@@ -6,9 +6,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jobplane.demo.job_flow import JobFlow, until
 from jobplane.demo.scene import Scene
 from jobplane.demo.story import Observation, Stopwatch, check, step
+from jobplane.trying.job_flow import JobFlow, until
 from jobplane_client import Job
 
 FUNCTIONS = (

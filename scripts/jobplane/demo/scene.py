@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from jobplane.demo.files import DemoFile
-from jobplane.demo.job_flow import JobFlow
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import Screen
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
+from jobplane.trying.job_flow import JobFlow
 from jobplane_client import AsyncHttpStatusClient, JobSocket
 from jobplane_models.assemblies import AssemblyDocument
 

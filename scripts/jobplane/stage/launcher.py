@@ -48,7 +48,8 @@ modules of its own folder that need nothing else.
     has come for five milliseconds: on a busy machine, lines appear with the next invocation, and
     those of an invocation that failed do not appear at all.
 24. A worker notes its writes to requests and claims in the stage's folder `history`, if that
-    exists, for jobplane.histories.
+    exists, for jobplane.histories; and all calls and invocations in the folder `usage`, for
+    jobplane.bench.cost, as the emulator itself does with what DynamoDB bills.
 
 Called with the stage's name, which identifies it in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -75,6 +76,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gateway  # type: ignore[import-not-found]
+import meter  # type: ignore[import-not-found]
 from mappings import (  # type: ignore[import-not-found]
     Delivery,
     FunctionError,
@@ -121,6 +123,7 @@ END_OF_LOG = "\x1e"
 LOG_PATIENCE = 10
 RECORDER = str(Path(__file__).with_name("recorder.py"))
 HISTORY = str(Path.cwd() / "history")
+USAGE = str(Path.cwd() / "usage")
 IN_WORKER_SCRIPT = (
     ('"error": str(e), "trace"', '"error": str(e), "error_class": type(e).__name__, "trace"'),
     ('type("Context", (), {', '__import__("types").SimpleNamespace(**{'),
@@ -135,7 +138,13 @@ IN_WORKER_SCRIPT = (
         "    _ms_install_invoke_depth()\n    try:",
         "    _ms_install_invoke_depth()\n    _recorder = {}\n"
         f"    exec(open({RECORDER!r}).read(), _recorder)\n"
-        f"    _recorder['install']({HISTORY!r}, init.get('function_name', ''))\n    try:",
+        f"    _recorder['install']({HISTORY!r}, init.get('function_name', ''), '', {USAGE!r})\n"
+        "    try:",
+    ),
+    (
+        "            result = handler_fn(event, context)\n",
+        f"            result = _recorder['measured']({USAGE!r}, _function_name, handler_fn)"
+        "(event, context)\n",
     ),
 )
 """What stands in it once, and what is to stand there."""
@@ -596,6 +605,7 @@ def main() -> None:
     iam_actions.extract_resource_arn = _resource_with_streams
     dynamodb._evaluate_condition = _key_condition_parsed_once
     dynamodb._remove_item = _remove_with_record
+    dynamodb.handle_request = meter.metered(dynamodb.handle_request, dynamodb, Path(USAGE))
     provisioners._RESOURCE_HANDLERS[TABLE]["create"] = _create_with_expiry
     provisioners._cw_metric_alarm_record = _alarm_with_math
     lambda_svc._iter_all_esms = _mappings_noted
