@@ -1,0 +1,402 @@
+import type { RequestState, ServerMessage } from "./contracts.js";
+import { ConnectionLostError, RefusedError } from "./errors.js";
+import { isEnd, isGatewayError, missed, newId, now, parse, refusal } from "./protocol.js";
+
+/** A token, or a function that returns a new one for each connection. */
+export type Token = string | (() => string | Promise<string>);
+
+export type ConnectionState = "connecting" | "open" | "waiting" | "closed";
+
+export interface SessionOptions {
+  /** Milliseconds between two pings; API Gateway closes a socket after ten idle minutes. */
+  pingEvery?: number;
+  /** Milliseconds to wait for a handshake, or for any message after a ping. */
+  answerWithin?: number;
+  /** Milliseconds after which a connection is replaced; API Gateway's limit is two hours. */
+  maxAge?: number;
+  /** Attempts in a row that may fail before the client gives up; the first connection has five. */
+  maxFailures?: number;
+  WebSocket?: typeof WebSocket;
+}
+
+export type Listener = (message: ServerMessage) => void;
+
+interface Watcher {
+  message: Listener;
+  failed: (error: Error) => void;
+}
+
+interface Request {
+  id: string;
+  /** Null for a job that is only subscribed to. */
+  frame: string | null;
+  /** The owner of a job that is another user's. */
+  userId: string | undefined;
+  acknowledged: boolean;
+  /** The number of the connection on which it was sent; 0: send it. */
+  sentOn: number;
+  sentAgain: boolean;
+  lastSeq: number;
+  latest: ServerMessage | null;
+  quiet: boolean;
+  retries: number;
+  expired: boolean;
+  watchers: Set<Watcher>;
+}
+
+const backoffBase = 1_000;
+const backoffMost = 30_000;
+const mostRetries = 5;
+const firstFailures = 5;
+
+/**
+ * One user's requests, over any number of connections.
+ *
+ * A request without an acknowledgement is sent again on the next connection with the same id: one
+ * id makes one job. For the others, the missed messages are asked for. Each watcher gets exactly
+ * one last message.
+ */
+export class Session {
+  state: ConnectionState = "connecting";
+  readonly stateListeners: Set<(state: ConnectionState) => void> = new Set();
+  private readonly requests = new Map<string, Request>();
+  private readonly subscribing = new Map<string, string>();
+  private readonly options: Required<SessionOptions>;
+  private socket: WebSocket | null = null;
+  private connections = 0;
+  private failures = 0;
+  private failure: Error | null = null;
+  private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
+  private readonly online = (): void => {
+    // A browser that is online again need not wait out its pause.
+    if (this.state === "waiting") void this.connect();
+  };
+
+  constructor(
+    private readonly url: string,
+    private readonly token: Token,
+    options: SessionOptions,
+  ) {
+    this.options = {
+      pingEvery: 240_000,
+      answerWithin: 30_000,
+      maxAge: 110 * 60_000,
+      maxFailures: Number.POSITIVE_INFINITY,
+      WebSocket: globalThis.WebSocket,
+      ...options,
+    };
+    globalThis.addEventListener?.("online", this.online);
+    void this.connect();
+  }
+
+  /** Sends a request, or watches it if it is known. Returns a function that stops watching. */
+  send(id: string, frame: string, watcher: Watcher): () => void {
+    return this.watch(id, frame, undefined, -1, watcher);
+  }
+
+  /** Watches a job that somebody has sent. */
+  subscribe(
+    id: string,
+    sinceSeq: number,
+    userId: string | undefined,
+    watcher: Watcher,
+  ): () => void {
+    return this.watch(id, null, userId, sinceSeq > 0 ? sinceSeq : -1, watcher);
+  }
+
+  close(error: Error = new ConnectionLostError("the client was closed")): void {
+    if (this.failure) return;
+    this.failure = error;
+    globalThis.removeEventListener?.("online", this.online);
+    for (const name of [...this.timers.keys()]) this.stop(name);
+    this.drop();
+    this.become("closed");
+    const watchers = [...this.requests.values()].flatMap((request) => [...request.watchers]);
+    this.requests.clear();
+    for (const watcher of watchers) watcher.failed(error);
+  }
+
+  private watch(
+    id: string,
+    frame: string | null,
+    userId: string | undefined,
+    lastSeq: number,
+    watcher: Watcher,
+  ): () => void {
+    if (this.failure) throw this.failure;
+    const known = this.requests.get(id);
+    if (known && frame !== null && known.frame !== frame) {
+      if (known.frame !== null) {
+        const message = `the id ${id} belongs to another request of this client`;
+        throw new RefusedError(message, { code: "DUPLICATE_REQUEST", requestId: id });
+      }
+      Object.assign(known, { frame, acknowledged: false, sentOn: 0 });
+    }
+    const request: Request = known ?? {
+      id,
+      frame,
+      userId,
+      acknowledged: frame === null,
+      sentOn: 0,
+      sentAgain: false,
+      lastSeq,
+      latest: null,
+      quiet: false,
+      retries: 0,
+      expired: false,
+      watchers: new Set(),
+    };
+    request.watchers.add(watcher);
+    this.requests.set(id, request);
+    const { latest } = request;
+    if (latest) queueMicrotask(() => request.watchers.has(watcher) && watcher.message(latest));
+    this.flush();
+    return () => {
+      request.watchers.delete(watcher);
+      // What was sent is kept until its acknowledgement: it must arrive.
+      if (!request.watchers.size && request.acknowledged) this.forget(request);
+    };
+  }
+
+  private forget(request: Request): void {
+    if (this.requests.get(request.id) !== request) return;
+    this.requests.delete(request.id);
+    if (request.frame === null && request.sentOn === this.connections) {
+      this.transmit({ action: "unsubscribe", payload: { request_id: request.id } });
+    }
+  }
+
+  private async connect(): Promise<void> {
+    this.become("connecting");
+    this.stop("reconnect");
+    let url: URL;
+    try {
+      url = new URL(this.url);
+      if (!/^wss?:$/.test(url.protocol)) throw new TypeError("not a WebSocket");
+    } catch {
+      this.close(new ConnectionLostError("the URL must begin with wss:// or ws://"));
+      return;
+    }
+    try {
+      const token = typeof this.token === "string" ? this.token : await this.token();
+      url.searchParams.set("Authorization", token);
+    } catch {
+      this.lost("the token function failed");
+      return;
+    }
+    if (this.state !== "connecting" || this.socket) return;
+    const socket = new this.options.WebSocket(url);
+    this.socket = socket;
+    this.after("answer", this.options.answerWithin, () => this.lost("the handshake got no answer"));
+    socket.onopen = () => this.socket === socket && this.opened();
+    socket.onmessage = ({ data }) => this.socket === socket && this.receive(data);
+    // Says nothing: `close` follows. Without a listener, some implementations throw.
+    socket.onerror = () => {};
+    socket.onclose = () => this.socket === socket && this.lost("the connection was lost");
+  }
+
+  private opened(): void {
+    this.connections += 1;
+    this.subscribing.clear();
+    this.become("open");
+    this.stop("answer");
+    this.after("ping", this.options.pingEvery, () => this.ping());
+    this.after("age", this.options.maxAge, () => {
+      this.drop();
+      void this.connect();
+    });
+    this.flush();
+  }
+
+  /** Connects again after a pause, with full jitter. */
+  private lost(reason: string): void {
+    this.drop();
+    if (this.failure) return;
+    this.failures += 1;
+    const { maxFailures } = this.options;
+    if (this.failures >= (this.connections ? maxFailures : Math.min(maxFailures, firstFailures))) {
+      const attempts = `${reason}, ${this.failures} times in a row`;
+      this.close(new ConnectionLostError(`${attempts}; check the URL and the token`));
+      return;
+    }
+    this.become("waiting");
+    const most = Math.min(backoffBase * 2 ** Math.min(this.failures - 1, 10), backoffMost);
+    this.after("reconnect", Math.random() * most, () => void this.connect());
+  }
+
+  private drop(): void {
+    const socket = this.socket;
+    this.socket = null;
+    for (const name of ["answer", "ping", "age"]) this.stop(name);
+    socket?.close();
+  }
+
+  private become(state: ConnectionState): void {
+    if (this.state === state) return;
+    this.state = state;
+    for (const listener of [...this.stateListeners]) listener(state);
+  }
+
+  private after(name: string, milliseconds: number, work: () => void): void {
+    this.stop(name);
+    const timer = setTimeout(() => {
+      this.timers.delete(name);
+      work();
+    }, milliseconds);
+    this.timers.set(name, timer);
+  }
+
+  private stop(name: string): void {
+    clearTimeout(this.timers.get(name));
+    this.timers.delete(name);
+  }
+
+  private ping(): void {
+    // One of the messages of a request from which nothing comes may have been lost.
+    for (const request of this.requests.values()) {
+      if (request.quiet) {
+        request.sentOn = 0;
+        request.sentAgain = true;
+      }
+      request.quiet = true;
+    }
+    this.transmit({ action: "ping" });
+    this.flush();
+    if (!this.timers.has("answer")) {
+      this.after("answer", this.options.answerWithin, () => this.lost("a ping got no answer"));
+    }
+    this.after("ping", this.options.pingEvery, () => this.ping());
+  }
+
+  private transmit(message: object): void {
+    this.socket?.send(JSON.stringify(message));
+  }
+
+  /** Sends, or subscribes to, what was not sent on this connection. */
+  private flush(): void {
+    if (this.state !== "open") return;
+    for (const request of this.requests.values()) {
+      if (request.sentOn === this.connections) continue;
+      if (request.acknowledged || request.frame === null) {
+        const id = newId();
+        this.subscribing.set(id, request.id);
+        const { id: request_id, userId: user_id, lastSeq } = request;
+        const payload = { request_id, since_seq: Math.max(lastSeq, 0), user_id };
+        this.transmit({ id, action: "subscribe", payload });
+      } else {
+        request.sentAgain ||= request.sentOn !== 0;
+        this.socket?.send(request.frame);
+      }
+      request.sentOn = this.connections;
+    }
+  }
+
+  private receive(frame: unknown): void {
+    this.stop("answer");
+    const message = parse(frame);
+    if (!message) {
+      if (isGatewayError(frame)) this.retryUnanswered();
+      return;
+    }
+    const id = message.request_id;
+    const target = id === undefined ? undefined : this.subscribing.get(id);
+    const request = this.requests.get(target ?? id ?? "");
+    if (message.type === "error" && message.seq === undefined) {
+      if (message.error.code === "UNAUTHORIZED" && !request?.expired) {
+        if (request) {
+          request.expired = true;
+          request.sentOn = 0;
+        }
+        if (typeof this.token === "string") {
+          const remedy = "give connect a function that returns a new one";
+          this.close(new ConnectionLostError(`the token has expired; ${remedy}`));
+        } else this.lost("the token was refused");
+        return;
+      }
+    }
+    this.failures = 0;
+    if (id !== undefined) this.subscribing.delete(id);
+    if (!request) return;
+    if (!target) this.deliver(request, message);
+    else if (message.type === "error")
+      this.deliver(request, { ...message, request_id: request.id });
+    else if (message.type === "response") this.resume(request, message.data);
+  }
+
+  private resume(request: Request, data: object): void {
+    request.quiet = request.expired = false;
+    request.retries = 0;
+    for (const message of missed(data as RequestState, request.lastSeq)) {
+      this.deliver(request, message);
+    }
+  }
+
+  private deliver(request: Request, message: ServerMessage): void {
+    request.quiet = false;
+    if (message.type === "acknowledgment") {
+      if (request.acknowledged) return;
+      request.acknowledged = true;
+      // A job that is older than this connection posts to another one: subscribe.
+      const begun = ["queued", "scheduled", "PENDING"].includes(message.status);
+      if (request.sentAgain || !begun) request.sentOn = 0;
+      this.pass(request, message);
+      if (!request.watchers.size) this.forget(request);
+      else this.flush();
+      return;
+    }
+    if ("seq" in message && message.seq !== undefined) {
+      // The last message is passed on even if its number is too small.
+      if (message.seq <= request.lastSeq && !isEnd(message)) return;
+      request.lastSeq = Math.max(message.seq, request.lastSeq + 1);
+      request.acknowledged = true;
+    } else if (message.type === "error" && this.retried(request, message.error)) {
+      return;
+    }
+    if (isEnd(message) && this.requests.get(request.id) === request) {
+      this.requests.delete(request.id);
+    }
+    this.pass(request, message);
+  }
+
+  private pass(request: Request, message: ServerMessage): void {
+    request.latest = message;
+    for (const watcher of [...request.watchers]) watcher.message(message);
+  }
+
+  /** A refused copy says nothing of the first one: ask again. Returns whether it does. */
+  private retried(
+    request: Request,
+    error: { retryable: boolean; retry_after_ms?: number },
+  ): boolean {
+    if (!request.sentAgain || !error.retryable || request.retries >= mostRetries) return false;
+    request.retries += 1;
+    this.again(request, error.retry_after_ms ?? backoffBase * 2 ** request.retries);
+    return true;
+  }
+
+  /** API Gateway does not name the message that failed: all that has no answer is sent again. */
+  private retryUnanswered(): void {
+    const subscribing = new Set(this.subscribing.values());
+    for (const request of [...this.requests.values()]) {
+      const unanswered = !request.acknowledged || subscribing.has(request.id);
+      if (request.sentOn !== this.connections || !unanswered) continue;
+      if (request.retries < mostRetries) {
+        request.sentAgain = true;
+        this.again(request, Math.random() * backoffBase * 2 ** request.retries);
+        request.retries += 1;
+      } else if (!request.acknowledged) {
+        const message = `the service failed ${request.retries + 1} times`;
+        const error = { code: "SERVICE_UNAVAILABLE", message, retryable: true } as const;
+        this.requests.delete(request.id);
+        this.pass(request, { ...refusal(request.id, error), timestamp: now() });
+      }
+    }
+  }
+
+  private again(request: Request, milliseconds: number): void {
+    this.after(`again ${request.id}`, milliseconds, () => {
+      request.sentOn = 0;
+      this.flush();
+    });
+  }
+}
