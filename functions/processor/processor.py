@@ -80,6 +80,7 @@ from jobplane_leases import (
     begin_document,
     follow_assembly,
     is_transient,
+    read_payload,
     write_assembly,
 )
 from jobplane_leases.jobs import (
@@ -300,7 +301,7 @@ class Job(LeasedJob):
 
     def payload(self) -> Row:
         """The client's payload, which the router has validated."""
-        payload: Row = json.loads(self.row["payload"])
+        payload: Row = json.loads(read_payload(dynamodb, REQUESTS, self.row, read_object))
         return payload
 
     def post(self, message: Row, subscribers: int, *, is_progress: bool = False) -> None:
@@ -365,8 +366,7 @@ class Job(LeasedJob):
         put_result(f"{self.folder}/{name}", body)
 
     def get_object(self, name: str) -> bytes:
-        with open_object(f"{self.folder}/{name}") as stream:
-            return stream.read()
+        return read_object(f"{self.folder}/{name}")
 
     @property
     def folder(self) -> str:
@@ -820,6 +820,12 @@ def open_object(key: str) -> BinaryIO:
     """The content of an object as a stream."""
     body: BinaryIO = s3().get_object(Bucket=FILES_BUCKET, Key=key)["Body"]
     return body
+
+
+def read_object(key: str) -> bytes:
+    """The content of an object."""
+    with open_object(key) as stream:
+        return stream.read()
 
 
 @action("process_assembly", links=("results/*/*/key",))

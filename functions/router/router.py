@@ -4,8 +4,8 @@ Trigger: API Gateway WebSocket `$default`; the answer is the route response, so 
 no call of the management API. The user is taken only from the connection's row.
 Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
 `pong` or `error` message. Reads `connections`; reads and writes `requests` (one conditional PutItem
-for a job) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket. The ids of
-the templates are part of the artifact.
+for a job, and a write more for a payload above 1 KB) and `subscriptions`; reads `assemblies`; signs
+uploads to the files bucket. The ids of the templates are part of the artifact.
 When the token has expired, the connection is closed. Errors: ValidationError for an event without a
 connection id.
 """
@@ -29,7 +29,6 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     IN_FLIGHT_SHARDS,
-    MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     TERMINAL_STATUSES,
@@ -43,11 +42,9 @@ from jobplane_keys import (
     is_request_id,
     is_terminal_assembly,
     iso_time,
-    item_size,
     link_signer,
     new_request_id,
     owner_key,
-    packed,
     parse_iso_time,
     read_item,
     request_key,
@@ -70,9 +67,10 @@ from jobplane_keys.lanes import (
 )
 from jobplane_leases import (
     NOT_ENDED,
-    ROW_RESERVE_BYTES,
     RequestLease,
     enqueue_request,
+    is_payload_of,
+    store_payload,
     transact,
     update,
 )
@@ -326,7 +324,11 @@ def renew_links(row: Mapping[str, Any]) -> None:
 
 def store_json(key: str, content: Any) -> None:
     """Store JSON as an object, for what no message can carry."""
-    body = json.dumps(content, ensure_ascii=False).encode()
+    put_json(key, json.dumps(content, ensure_ascii=False).encode())
+
+
+def put_json(key: str, body: bytes) -> None:
+    """Store JSON text as an object."""
     s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType="application/json")
 
 
@@ -434,33 +436,35 @@ def stored_payload(payload: Mapping[str, Any], connection: Mapping[str, Any]) ->
 def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     """Store the request as a job for the processor, by one conditional PutItem.
 
+    A payload of more than a kilobyte is stored before it.
+
     A repetition of the same request is acknowledged again; a different request with the same id
     is refused.
     """
     if "" in request.metadata:
         raise invalid("The metadata can't be stored", "metadata", "a name is empty")
     payload, due = canonical(request.payload), due_of(request)
+    key, begins = (request.owner, request.id), due or request.now
+    place = store_payload(dynamodb, REQUESTS, key, payload, begins, put_json)
     row = {
         "owner": request.owner,
         "request_id": request.id,
         "tenant_id": request.connection["tenant_id"],
         "connection_id": request.connection_id,
         "action": request.action,
-        "payload": payload,
+        **place,
         "metadata": request.metadata,
         "max_attempts": MAX_ATTEMPTS,
         "on_disconnect": request.metadata.get("on_disconnect", "detach"),
-        **lane_of(request, due or request.now),
+        **lane_of(request, begins),
         **extra,
     }
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
-    if item_size(to_item(packed(row))) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
-        raise RefusedError(ErrorCode.PAYLOAD_TOO_LARGE, "The request is too large to be stored")
     _, stored = enqueue_request(
         dynamodb, REQUESTS, row, request.now, due=due, shards=IN_FLIGHT_PARTITIONS
     )
-    if (stored["action"], stored["payload"]) != (request.action, payload):
+    if stored["action"] != request.action or not is_payload_of(stored, payload, place):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
     if "assembly_id" in stored:
         telemetry.bind(assembly_id=stored["assembly_id"])

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobplane_keys import MAX_MESSAGE_BYTES, ValidationError, in_flight_shard, owner_key
+from jobplane_leases import store_payload
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.stack import (
     BUCKET,
@@ -1063,6 +1064,27 @@ def test_queued_echo_and_health_equal_the_immediate(processor: Processor, stack:
     echo, health = (message["result"] for message in processor.terminal())
     assert (echo["echo"], echo["action"]) == ({"a": ["ü", 1.5]}, "echo")
     assert (health["status"], health["checks"]["queue"]["status"]) == ("healthy", "healthy")
+
+
+@pytest.mark.parametrize("size", [2_000, 96_000])
+def test_a_payload_that_lives_apart_is_read(processor: Processor, stack: Stack, size: int) -> None:
+    """One read more, and only of such a job."""
+    text = json.dumps({"text": "x" * size})
+
+    def put(key: str, body: bytes) -> None:
+        stack.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    key = (OWNER, "req-1")
+    place = store_payload(stack.dynamodb, PREFIX + "requests", key, text, time.time(), put)
+    row = {name: value for name, value in request(action="echo").items() if name != "payload"}
+    ended = processor.run(row | place)
+    assert json.loads(ended["result"])["echo"] == json.loads(text)
+
+
+def test_a_job_whose_payload_has_expired_fails(processor: Processor) -> None:
+    row = {name: value for name, value in request(action="echo").items() if name != "payload"}
+    ended = processor.run(row | {"payload_item": "req-1/gone"})
+    assert (ended["status"], ended["error"]["code"]) == ("FAILED", "PROCESSING_FAILED")
 
 
 def test_an_echo_of_an_object_key_gets_no_link(processor: Processor) -> None:

@@ -574,7 +574,7 @@ def test_a_thousand_files_can_be_had(router: Router, stack: Stack) -> None:
         assert (message["type"], message["status"]) == ("acknowledgment", "queued")
         assert message["assembly_id"] == data["assembly_id"]
     row = stack.request()
-    assert json.loads(row["payload"])["uploads"] == entries
+    assert json.loads(stack.object(row["payload_object"]))["uploads"] == entries
 
 
 def test_a_list_that_fits_is_in_the_message(router: Router) -> None:
@@ -950,6 +950,34 @@ def test_an_unknown_template_is_refused_with_the_nearest_name(
     (detail,) = error["details"]
     assert detail["field"] == "payload.template_id"
     assert all(each in detail["message"] for each in known)
+
+
+@pytest.mark.parametrize(
+    ("size", "place"), [(1013, ""), (1014, "item"), (6989, "item"), (6990, "object")]
+)
+def test_a_payload_above_a_kilobyte_is_not_on_the_row(
+    router: Router, stack: Stack, size: int, place: str
+) -> None:
+    """A repetition is the same request, and another payload of the same size is a different one."""
+    calls = stack.calls(router.module.dynamodb)
+    asked = {"id": "req-1", "metadata": {"mode": "async"}, "action": "echo"}
+    for _ in range(2):
+        message = router.say(asked | {"payload": {"text": "a" * size}})
+        assert message["type"] == "acknowledgment"
+    row = stack.request()
+    assert row.keys() & {"payload", "payload_item", "payload_object"} == {
+        f"payload_{place}" if place else "payload"
+    }
+    text = json.dumps({"text": "a" * size}, separators=(",", ":"))
+    if place == "object":
+        assert stack.object(row["payload_object"]) == text.encode()
+    elif place:
+        (item,) = [each for each in stack.items("requests") if "status" not in each]
+        assert (item["payload"], item["ttl"] - row["ttl"]) == (text, 7 * 24 * 3600)
+    assert calls.counts()["PutItem"] == (4 if place == "item" else 2)
+    other = router.say(asked | {"payload": {"text": "b" * size}})
+    assert other["error"]["code"] == "DUPLICATE_REQUEST"
+    assert stack.request() == row
 
 
 def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:

@@ -66,6 +66,9 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "payload and result in a request's row": (
             f"{(keys.MAX_ITEM_BYTES - leases.ROW_RESERVE_BYTES) // 1024} KB"
         ),
+        "a payload above 1 KB is kept": (
+            f"{leases.PAYLOAD_TTL_SECONDS // DAY} days after the job is due"
+        ),
         "an assembly's document": f"{processor.MAX_DOCUMENT_BYTES // 1024} KB",
         "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",
         "attempts of a request": f"{router.MAX_ATTEMPTS}",

@@ -7,6 +7,14 @@ from jobplane_leases._assemblies import begin_document, follow_assembly, write_a
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import DocumentChangedError, LeaseLostError
 from jobplane_leases._lanes import Lane, LaneState, remove_lane_row
+from jobplane_leases._payloads import (
+    PAYLOAD_IN_ITEM_BYTES,
+    PAYLOAD_IN_ROW_BYTES,
+    PAYLOAD_TTL_SECONDS,
+    is_payload_of,
+    read_payload,
+    store_payload,
+)
 from jobplane_leases._requests import (
     NOT_ENDED,
     ROW_RESERVE_BYTES,
@@ -19,6 +27,9 @@ from jobplane_leases._writes import Written, create, is_transient, transact, upd
 __all__ = [
     "DocumentChangedError",
     "NOT_ENDED",
+    "PAYLOAD_IN_ITEM_BYTES",
+    "PAYLOAD_IN_ROW_BYTES",
+    "PAYLOAD_TTL_SECONDS",
     "ROW_RESERVE_BYTES",
     "Lane",
     "LaneState",
@@ -30,9 +41,12 @@ __all__ = [
     "create",
     "enqueue_request",
     "follow_assembly",
+    "is_payload_of",
     "is_transient",
+    "read_payload",
     "release_claim",
     "remove_lane_row",
+    "store_payload",
     "transact",
     "update",
     "update_item",
