@@ -23,6 +23,10 @@ ANSWER_SECONDS = 60.0
 HANDSHAKE_TRIES = 3
 TEMPLATE = "tpl_fingerprint"
 
+# More than once only if router's workers are killed.
+ASK_TRIES = 5
+FAILED: dict[str, Any] = {}
+
 type Advance = Callable[[str], None]
 type Frame = dict[str, Any]
 
@@ -92,11 +96,16 @@ class Member:
             answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
             self._questions[question] = answer
             try:
-                await self._send({"id": question, "action": action, "payload": payload})
-                message = await asyncio.wait_for(answer, ANSWER_SECONDS)
+                for _ in range(ASK_TRIES):
+                    await self._send({"id": question, "action": action, "payload": payload})
+                    message = await asyncio.wait_for(asyncio.shield(answer), ANSWER_SECONDS)
+                    if message is not FAILED:
+                        break
+                    answer = asyncio.get_running_loop().create_future()
+                    self._questions[question] = answer
             finally:
                 self._questions.pop(question, None)
-        if message["type"] not in ("response", "pong"):
+        if message.get("type") not in ("response", "pong"):
             raise RefusedError(f"{self.user}: {action} was answered {message}")
         data: Frame = message.get("data", {})
         return data
@@ -114,6 +123,10 @@ class Member:
         await self.close(abruptly=abruptly)
         await self.open()
         self.reconnects += 1
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Send again what has no answer, and ask for the state of jobs that have no end."""
         for entry in self.ledger.open_entries():
             if entry.acknowledged is None:
                 async with self.gate:
@@ -167,6 +180,12 @@ class Member:
         with suppress(ConnectionClosed, OSError):
             await self._send({"id": entry.id, "action": entry.action, "payload": entry.payload})
             await asyncio.wait_for(asyncio.shield(answer), ANSWER_SECONDS)
+            while entry.acknowledged is None and entry.ended is None:
+                await asyncio.sleep(0.1)
+                answer = self._future("answer", entry)
+                entry.sends += 1
+                await self._send({"id": entry.id, "action": entry.action, "payload": entry.payload})
+                await asyncio.wait_for(asyncio.shield(answer), ANSWER_SECONDS)
 
     def _future(self, what: str, entry: Entry) -> asyncio.Future[None]:
         new: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -182,6 +201,10 @@ class Member:
             async for text in connection:
                 at = time.monotonic()
                 message = json.loads(text)
+                if "connectionId" in message:
+                    # API Gateway's own answer: router has failed.
+                    self._tell_of_failure()
+                    continue
                 request_id = str(message.get("request_id"))
                 question = self._questions.get(request_id)
                 if question is not None and not question.done() and "seq" not in message:
@@ -195,6 +218,16 @@ class Member:
             if self._connection is connection:
                 self.ledger.faults.append(f"{self.user}: the stage has closed the socket")
             self._give_up()
+
+    def _tell_of_failure(self) -> None:
+        """A message got no answer of router; which one, API Gateway does not say."""
+        for question in self._questions.values():
+            if not question.done():
+                question.set_result(FAILED)
+        for entry in self.ledger.open_entries():
+            waiting = self._waiting.pop(f"answer {entry.id}", None)
+            if entry.acknowledged is None and waiting is not None and not waiting.done():
+                waiting.set_result(None)
 
     def _give_up(self) -> None:
         """Fail all pending requests, because the socket is closed."""

@@ -5,9 +5,10 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from jobplane.bench._claims import CLAIMS
 from jobplane.bench._crowd import Crowd, Member
@@ -21,6 +22,7 @@ DELAY = {"seconds": 0.2, "steps": 2}
 SOAK_DELAY = {"seconds": 0.5, "steps": 3}
 FAN_OUT_DELAY = {"seconds": 60, "steps": 60}
 FAN_OUT_HEARD = 3
+ASK_AGAIN_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Plan:
     """Handshakes and messages that may wait for their answer at once."""
     patience: float
     """Seconds to wait for ends after the last request."""
+    slots: int = 0
+    """Jobs that may run at a time; 0: all."""
+    kill_every: float = 0.0
+    """Seconds between two killed workers; 0: none is killed."""
 
     @property
     def longest(self) -> float:
@@ -85,6 +91,10 @@ class Outcome:
     overlaps: int = 0
     repeats: int = 0
     looked_up: int = 0
+    killed: list[str] = field(default_factory=list)
+    """The functions whose workers were killed."""
+    most_at_once: int = 0
+    """Jobs that ran at the same time."""
     history: Verdict = field(default_factory=Verdict)
     """Of the operations on requests and claims."""
     faults: list[str] = field(default_factory=list)
@@ -92,12 +102,18 @@ class Outcome:
 
 class Load:
     def __init__(
-        self, plan: Plan, crowd: Crowd, outcome: Outcome, contend: Callable[[Advance], None] | None
+        self,
+        plan: Plan,
+        crowd: Crowd,
+        outcome: Outcome,
+        contend: Callable[[Advance], None] | None,
+        kill: Callable[[float, list[str]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._plan = plan
         self._crowd = crowd
         self._outcome = outcome
         self._contend = contend
+        self._kill = kill
 
     async def run(self) -> None:
         plan = self._plan
@@ -110,7 +126,9 @@ class Load:
             first = self._crowd.members[: plan.at_once]
             await self._crowd.each(lambda member: member.ask("health", {}), advance, first)
         with self._phase("jobs", plan.sockets * plan.jobs) as advance:
-            await self._jobs(advance)
+            async with self._killing():
+                await self._jobs(advance)
+            await self._settled()
         if plan.subscribers:
             with self._phase("fan-out", plan.subscribers) as advance:
                 await self._fan_out(advance)
@@ -136,6 +154,17 @@ class Load:
             entry for entry in self._crowd.entries if id(entry) not in before
         ]
 
+    @asynccontextmanager
+    async def _killing(self) -> AsyncIterator[None]:
+        if self._kill is None:
+            yield
+            return
+        killing = asyncio.create_task(self._kill(self._plan.kill_every, self._outcome.killed))
+        try:
+            yield
+        finally:
+            killing.cancel()
+
     async def _jobs(self, advance: Advance) -> None:
         """Every socket's requests, at times that are drawn in advance."""
         began, seconds = time.monotonic(), self._plan.seconds
@@ -159,7 +188,6 @@ class Load:
                     group.create_task(one(member, random.uniform(0, seconds), number))
                 if position % ASSEMBLY_EVERY == 0:
                     group.create_task(assemble(member, random.uniform(0, seconds)))
-        await self._settled()
 
     async def _settled(self) -> None:
         """Wait for open requests; those without an end in time are reported as missing later."""
@@ -168,10 +196,16 @@ class Load:
             for member in self._crowd.members
             for entry in member.ledger.open_entries()
         ]
-        if waiting:
-            _done, pending = await asyncio.wait(waiting, timeout=self._plan.patience)
-            for task in pending:
-                task.cancel()
+        end = time.monotonic() + self._plan.patience
+        pending = set(waiting)
+        while pending and (left := end - time.monotonic()) > 0:
+            step = ASK_AGAIN_SECONDS if self._kill else left
+            _done, pending = await asyncio.wait(pending, timeout=min(step, left))
+            if pending and self._kill:
+                # A killed worker may have written an end that it did not post.
+                await self._crowd.each(lambda member: member.resume(), lambda _user: None)
+        for task in pending:
+            task.cancel()
 
     async def _fan_out(self, advance: Advance) -> None:
         """A long job with many listeners, cancelled when all of them have received a message."""

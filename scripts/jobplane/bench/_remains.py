@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from jobplane.bench._engine import most_at_once
 from jobplane.bench._phases import Outcome
 from jobplane.stage.stages import Stage
 from jobplane_keys import TERMINAL_STATUSES, from_item, owner_key, to_item
@@ -18,6 +19,10 @@ def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
     for request_id in jobs.keys() ^ rows.keys():
         where = "stored and never sent" if request_id in rows else "sent and not stored"
         outcome.faults.append(f"{request_id}: {where}")
+    outcome.most_at_once = most_at_once(rows.values())
+    if 0 < outcome.plan.slots < outcome.most_at_once:
+        text = f"{outcome.most_at_once} jobs ran at a time, with {outcome.plan.slots} slots"
+        outcome.faults.append(text)
     for request_id in jobs.keys() & rows.keys():
         stored, heard = rows[request_id]["status"], jobs[request_id].status
         if stored not in TERMINAL_STATUSES or stored != heard:

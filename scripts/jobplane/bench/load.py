@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,6 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from jobplane.bench._claims import contend
 from jobplane.bench._crowd import RefusedError, gathered
+from jobplane.bench._engine import keep_killing, slots_of_tenants
 from jobplane.bench._histories import check_histories
 from jobplane.bench._ledger import percentiles
 from jobplane.bench._phases import FanOut, Load, Outcome, Plan
@@ -81,6 +83,14 @@ FLAT_WORDS = {True: "yes", False: "no", None: "–"}
     help="Seconds to wait for open requests, after the last one is sent.",
 )  # fmt: skip
 @click.option(
+    "--slots", type=click.IntRange(0, 10_000), default=0, show_default=True,
+    help="Jobs of the tenant that may run at a time; 0: no lanes.",
+)  # fmt: skip
+@click.option(
+    "--kill-every", type=click.FloatRange(0, 60), default=0.0, show_default=True,
+    help="Seconds between two killed workers of dispatch, processor and router; 0: none.",
+)  # fmt: skip
+@click.option(
     "--stage", default="load", show_default=True, help="The stage; started unless it runs."
 )
 @reported("load")
@@ -140,7 +150,8 @@ def run(stage: Stage, plan: Plan, tenant: str) -> tuple[Outcome, Usage]:
     require_loopback(state.description)
     _check_emulator(state.pid, plan.sockets)
     outcome = Outcome(plan)
-    with recording(stage.directory) as folder, sampled(state.pid) as usage:
+    lanes = slots_of_tenants(stage, plan.slots)
+    with lanes, recording(stage.directory) as folder, sampled(state.pid) as usage:
         asyncio.run(_bounded(stage, state.description, tenant, outcome))
         note("load: all sockets are closed, checking the tables and the histories")
         check_tables(stage, tenant, outcome)
@@ -182,7 +193,9 @@ async def _bounded(stage: Stage, there: Mapping[str, Any], tenant: str, outcome:
     try:
         async with limit, gathered(users, url_of, plan.at_once) as crowd:
             contending = partial(contend, stage, claim, tenant) if claim else None
-            await Load(plan, crowd, outcome, contending).run()
+            state = stage.read_state()
+            killing = partial(keep_killing, state.pid) if state and plan.kill_every else None
+            await Load(plan, crowd, outcome, contending, killing).run()
     except (ExceptionGroup, OSError, WebSocketException, RefusedError) as failure:
         if limit.expired():
             text = f"the load did not end within {plan.longest:.0f} seconds"
@@ -213,6 +226,8 @@ def report(outcome: Outcome, usage: Usage) -> Report:
         "overlaps": outcome.overlaps,
         "repeats": outcome.repeats,
         "looked_up": outcome.looked_up,
+        "killed": outcome.killed,
+        "most_at_once": outcome.most_at_once,
         "histories": {
             "operations": outcome.history.operations,
             "indeterminate": outcome.history.indeterminate,
@@ -290,9 +305,17 @@ def _verdict(outcome: Outcome) -> str:
         return f"{len(outcome.faults)} faults."
     return (
         f"{outcome.looked_up} look-ups and all rows agree; no message was lost or out of "
-        f"order, {outcome.repeats} came twice. Histories of requests and claims: "
-        f"{outcome.history.line}."
+        f"order, {outcome.repeats} came twice.{_engine_note(outcome)} Histories of requests and "
+        f"claims: {outcome.history.line}."
     )
+
+
+def _engine_note(outcome: Outcome) -> str:
+    slots, killed = outcome.plan.slots, Counter(name.split("-", 2)[2] for name in outcome.killed)
+    kills = ", ".join(f"{name} {count}" for name, count in sorted(killed.items()))
+    texts = [f" {outcome.most_at_once} jobs ran at a time, with {slots} slots."] if slots else []
+    texts += [f" Killed workers: {kills}."] if kills else []
+    return "".join(texts)
 
 
 def _throughput(outcome: Outcome) -> dict[str, float]:
