@@ -54,6 +54,8 @@ export type ErrorCode =
   | "FORBIDDEN"
   | "NOT_FOUND"
   | "DUPLICATE_REQUEST"
+  | "CALLBACK_USED"
+  | "CALLBACK_OVER"
   | "PAYLOAD_TOO_LARGE"
   | "RATE_LIMITED"
   | "TIMEOUT"
@@ -72,6 +74,7 @@ export type ClientRequest =
   | StatusRequest
   | SubscribeRequest
   | UnsubscribeRequest
+  | CallbackRequest
   | CancelRequest;
 export type Handshake = ConnectAnswer | ConnectRefusal;
 export type ServerMessage =
@@ -142,6 +145,7 @@ export interface Contracts {
   "queues/unreadable-record": UnreadableRecord;
   "queues/webhook-delivery": WebhookDelivery;
   "queues/worker": WorkerMessage;
+  "socket/answers/callback": CallbackReturned;
   "socket/answers/cancel": Cancelled;
   "socket/answers/create-upload": CreatedUpload;
   "socket/answers/echo": Echo;
@@ -1182,6 +1186,12 @@ export interface FollowUpAttachment {
   key: string;
 }
 /**
+ * The job has the answer, and is queued.
+ */
+export interface CallbackReturned {
+  returned: true;
+}
+/**
  * `cancelling`: the job runs, and was asked to stop. Else how the request has ended.
  */
 export interface Cancelled {
@@ -1280,10 +1290,11 @@ export interface StoredProgress {
  *
  * `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
  * may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
- * `rate`: as many jobs of its action have started in the last minute as may.
+ * `rate`: as many jobs of its action have started in the last minute as may. `callback`: it waits
+ * for an answer from outside.
  */
 export interface WhyWaiting {
-  reason: "queued" | "lane_full" | "retrying" | "scheduled" | "rate";
+  reason: "queued" | "lane_full" | "retrying" | "scheduled" | "rate" | "callback";
   since: string;
   until?: string;
 }
@@ -1575,6 +1586,23 @@ export interface UnsubscribeRequest {
 export interface Unsubscribe {
   request_id: string;
   user_id?: string | null;
+}
+/**
+ * Gives a waiting job the result of its step; the token says which job.
+ */
+export interface CallbackRequest {
+  id?: string | null;
+  action: "callback";
+  payload: Callback;
+  metadata?: SyncMetadata;
+}
+/**
+ * Returns a token with either a result or an error, for the job that waits for it.
+ */
+export interface Callback {
+  token: string;
+  result?: unknown;
+  error?: string | null;
 }
 /**
  * Cancels a waiting job at once; asks the worker of a running job to stop.

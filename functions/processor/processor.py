@@ -1189,7 +1189,13 @@ def settle(job: Job, error: Exception) -> float | None:
         return None
     if isinstance(error, JobWaitsError):
         # The sweeper finds it within a minute after that; it never begins early.
-        put_back(job, max(0.0, math.ceil(error.until) - time.time()), keep=False, counts=False)
+        until = max(math.ceil(error.until), int(time.time()))
+        if error.callback is None:
+            put_back(job, until - time.time(), keep=False, counts=False)
+        elif not job.request.await_callback(
+            job.invocation.id, error.callback, until, job.row["attempts"] - 1, time.time()
+        ):
+            hand_over(job)
         return None
     if isinstance(error, OutOfTimeError) and job.has_stored_step:
         hand_over(job)

@@ -774,6 +774,32 @@ def cancel(request: Request) -> Message:
             return {"request_id": target, "status": "cancelled"}
 
 
+@action("callback", payload="Callback")
+def callback(request: Request) -> Message:
+    """Gives a waiting job its answer; whoever has the token may do so."""
+    # Not needed for most messages.
+    from jobplane_leases.callbacks import (
+        AnswerError,
+        TokenOverError,
+        TokenUnknownError,
+        TokenUsedError,
+        return_callback,
+    )
+
+    answer = request.payload.model_dump(exclude_unset=True, exclude={"token"})
+    try:
+        return_callback(dynamodb, REQUESTS, request.payload.token, answer, request.now)
+    except AnswerError as error:
+        raise invalid("The answer is not valid", f"payload.{error.field}", str(error)) from error
+    except TokenUnknownError as error:
+        raise RefusedError(ErrorCode.NOT_FOUND, str(error)) from error
+    except TokenUsedError as error:
+        raise RefusedError(ErrorCode.CALLBACK_USED, str(error)) from error
+    except TokenOverError as error:
+        raise RefusedError(ErrorCode.CALLBACK_OVER, str(error)) from error
+    return {"returned": True}
+
+
 def listened_owner(request: Request) -> str:
     """The owner of the request of a subscription. Raises RefusedError without permission."""
     user = request.payload.user_id

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from jobplane_leases import Lease, RequestLease
+from jobplane_leases.callbacks import AnswerError, TokenError, new_token, return_callback
+from jobplane_leases.jobs import CallbackError
 from tests.unit.stack import OWNER, PREFIX, Processor, Row, Run, Stack, iso, message, request
 
 
@@ -374,3 +376,199 @@ def test_a_wait_ends_with_the_time_of_the_job(processor: Processor, stack: Stack
     processor.sweep()
     row = go_on(processor, stack)
     assert (row["status"], row["error"]["code"]) == ("FAILED", "TIMEOUT")
+
+
+# Callbacks
+
+
+class Asking:
+    """A job that asks for an approval, whose tokens are `sent`; it returns what it gets."""
+
+    def __init__(self, processor: Processor, stack: Stack, timeout: float = 3600) -> None:
+        self.processor, self.stack, self.timeout = processor, stack, timeout
+        self.sent: list[str] = []
+        self.during: Callable[[], Any] = lambda: None
+
+    def __call__(self, job: Any) -> Any:
+        try:
+            return {"got": job.callback("approval", self.timeout, self.send)}
+        except CallbackError as error:
+            return {"error": str(error), "timed_out": error.timed_out}
+
+    def send(self, token: str) -> None:
+        self.sent.append(token)
+        self.during()
+
+    def give(self, **answer: Any) -> str:
+        """Return the newest token; what refuses it."""
+        return self.returned(self.sent[-1], answer or {"result": "yes"})
+
+    def returned(self, token: Any, answer: Row, now: float | None = None) -> str:
+        try:
+            table = f"{PREFIX}requests"
+            return_callback(self.stack.dynamodb, table, token, answer, now or time.time())
+        except (AnswerError, TokenError) as error:
+            return type(error).__name__
+        return ""
+
+    def run(self) -> Row:
+        return self.processor.run(job=self)
+
+
+@pytest.fixture
+def asking(processor: Processor, stack: Stack) -> Asking:
+    return Asking(processor, stack)
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        ({"result": {"by": "ü"}}, {"got": {"by": "ü"}}),
+        ({"result": None}, {"got": None}),
+        ({"error": "no"}, {"error": "no", "timed_out": False}),
+        ({"result": "x" * 8000}, {"got": "x" * 8000}),
+    ],
+)
+def test_a_callback_gives_the_worker_back_until_it_is_returned(
+    processor: Processor, stack: Stack, asking: Asking, answer: Row, result: Row
+) -> None:
+    """The one who returns it queues the job; what is returned again is refused, also at the end."""
+    row = asking.run()
+    assert (row["status"], row["attempts"]) == ("RETRYING", 0)
+    assert time.time() + 3590 < row["lease_until"] <= time.time() + 3601
+    assert asking.sent[0] not in json.dumps(row)
+    assert asking.sent[0].split(".")[1] not in json.dumps(row)
+    assert (asking.give(**answer), asking.give(**answer)) == ("", "TokenUsedError")
+    row = go_on(processor, stack)
+    assert (result_of(row), row["attempts"], len(asking.sent)) == (result, 1, 1)
+    assert asking.give() == "TokenUsedError"
+    assert "callback_answer" not in row
+
+
+def test_a_callback_is_returned_while_its_worker_has_the_job(
+    processor: Processor, stack: Stack, asking: Asking
+) -> None:
+    """The job is not put back for an hour, but goes on."""
+    asking.during = asking.give
+    assert asking.run()["status"] == "PENDING"
+    assert result_of(go_on(processor, stack)) == {"got": "yes"}
+    assert len(asking.sent) == 1
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_callback_times_out(
+    processor: Processor, stack: Stack, asking: Asking, is_late: bool
+) -> None:
+    """The action can catch it. What is returned while that is stored counts, and once only."""
+    row = asking.run()
+    over = row["callback"] | {"expires": int(time.time()) - 1}
+    stack.put("requests", row | {"callback": over, "lease_until": 1})
+    assert asking.give() == "TokenOverError"
+    assert processor.sweep() == {"requeued": 1}
+    before = time.time() - 60
+    if is_late:  # by a clock that is slow
+        whole = RequestLease.store_steps
+
+        def store(lease: RequestLease, *given: Any, **more: Any) -> Row:
+            asking.returned(asking.sent[0], {"result": 1}, before)
+            return whole(lease, *given, **more)
+
+        stack.monkeypatch.setattr(RequestLease, "store_steps", store)
+    result = result_of(go_on(processor, stack))
+    if is_late:
+        assert result == {"got": 1}
+    else:
+        text = "The callback 'approval' was not returned in time"
+        assert result == {"error": text, "timed_out": True}
+    again = asking.returned(asking.sent[0], {"result": 2}, before)
+    assert again == ("TokenUsedError" if is_late else "TokenOverError")
+
+
+@pytest.mark.parametrize("is_returned", [False, True])
+def test_a_token_that_was_sent_before_a_crash(
+    processor: Processor, stack: Stack, asking: Asking, is_returned: bool
+) -> None:
+    """Another one is sent in its place, unless it was returned; its time is not longer."""
+    failing = [TimeoutError()]
+
+    def during() -> None:
+        if is_returned:
+            asking.give()
+        while failing:
+            raise failing.pop()
+
+    asking.during = during
+    row = asking.run()
+    if is_returned:
+        assert (result_of(row), len(asking.sent)) == ({"got": "yes"}, 1)
+        return
+    first, second = asking.sent
+    assert asking.returned(first, {"result": 1}) == "TokenOverError"
+    assert (asking.returned(second, {"result": 2}), row["attempts"]) == ("", 1)
+    assert result_of(go_on(processor, stack)) == {"got": 2}
+
+
+def test_a_cancelled_job_ends_its_callback(
+    processor: Processor, stack: Stack, asking: Asking
+) -> None:
+    asking.run()
+    lease_of(stack).ask_to_cancel()
+    assert lease_of(stack).requeue(time.time())
+    assert go_on(processor, stack)["status"] == "CANCELLED"
+    assert asking.give() == "TokenOverError"
+
+
+def test_a_job_has_several_callbacks(processor: Processor, stack: Stack) -> None:
+    """Each with a token of its own; the newest of those that are over are known."""
+    sent: list[str] = []
+    names = [f"ask-{number}" for number in range(22)]
+    processor.run(job=lambda job: [job.callback(name, 60, sent.append) for name in names])
+    asking = Asking(processor, stack)
+    for number, _ in enumerate(names):
+        assert asking.returned(sent[-1], {"result": number}) == ""
+        row = go_on(processor, stack)
+    assert result_of(row) == [*range(22)]
+    assert [asking.returned(token, {"result": 0}) for token in sent] == [
+        *["TokenUnknownError"] * 2,
+        *["TokenUsedError"] * 20,
+    ]
+
+
+def test_another_callback_than_the_open_one_fails_the_job(
+    processor: Processor, stack: Stack, asking: Asking
+) -> None:
+    asking.run()
+    asking.give()
+    processor.action("delay", lambda job: job.callback("other", 60, asking.send))
+    assert "while 'approval' is open" in go_on(processor, stack)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({}, "AnswerError"), ({"result": 1, "error": "x"}, "AnswerError"),
+        ({"error": 5}, "AnswerError"), ({"error": "x" * 1001}, "AnswerError"),
+        ({"result": object()}, "AnswerError"), ({"result": float("nan")}, "AnswerError"),
+        ({"result": "\ud800"}, "AnswerError"), ({"result": "x" * 8192}, "AnswerError"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_valid(asking: Asking, answer: Row, error: str) -> None:
+    """It changes nothing: the token can be returned then."""
+    asking.run()
+    assert asking.returned(asking.sent[0], answer) == error
+    assert asking.give() == ""
+
+
+def test_a_token_that_is_not_of_the_job(stack: Stack, asking: Asking) -> None:
+    asking.run()
+    (token,) = asking.sent
+    name, secret = token.split(".")
+    other, _ = new_token("tenant#somebody", "req-1")
+    guessed, _ = new_token(OWNER, "req-1")
+    wrong: list[Any] = [
+        "", None, ".", name, f"{token}.", f"{secret}.{name}", f"{name}.{secret[:-2]}", other,
+        guessed, "é.é", "x" * 2049, f"é{token}", f"{name} .{secret}", f"eA.{secret}",
+    ]  # fmt: skip
+    assert {asking.returned(each, {"result": 1}) for each in wrong} == {"TokenUnknownError"}
+    stack.put("requests", stack.request() | {"ttl": int(time.time()) - 1})
+    assert asking.give() == "TokenUnknownError"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
+from jobplane_leases.callbacks import new_token
 from jobplane_models.answers import RequestState
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
 from jobplane_models.payloads import MAX_FILES
@@ -45,7 +46,7 @@ COLLEAGUE = owner_key("tenant-1", "user-2")
 ARCHIVE: Row = {"template_id": "tpl_archive"}
 REQ_1: Row = {"request_id": "req-1"}
 NAMES = [
-    "cancel", "create_upload", "delay", "echo", "generate_report", "health", "ping",
+    "callback", "cancel", "create_upload", "delay", "echo", "generate_report", "health", "ping",
     "process_assembly", "status", "subscribe", "unsubscribe",
 ]  # fmt: skip
 
@@ -1372,6 +1373,39 @@ def test_cancelling_a_request_that_waits_for_its_next_attempt_queues_it(
     assert router.cancel() == "cancelling"
     row = stack.request()
     assert (row["status"], row["cancel_requested"]) == ("PENDING", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "payload", "code"),
+    [
+        ({}, {"result": {"by": "me"}}, ""), ({}, {"error": "no"}, ""), ({}, {"result": None}, ""),
+        ({"callback_answer": "{}"}, {"result": 1}, "CALLBACK_USED"),
+        ({"callback": {}}, {"result": 1}, "NOT_FOUND"),
+        ({"callback": {"expires": 1}}, {"result": 1}, "CALLBACK_OVER"),
+        ({}, {"result": 1, "error": "no"}, "VALIDATION_ERROR"), ({}, {}, "VALIDATION_ERROR"),
+        ({}, {"error": None}, "VALIDATION_ERROR"), ({}, {"result": "x" * 8192}, "VALIDATION_ERROR"),
+        ({}, {"result": 1, "token": "x.y"}, "NOT_FOUND"),
+    ],
+)  # fmt: skip
+def test_a_token_is_returned(
+    router: Router, stack: Stack, changes: Row, payload: Row, code: str
+) -> None:
+    """By whoever has it: the job's owner is another user."""
+    token, digest = new_token(STRANGER, "req-1")
+    given = changes.get("callback", {"expires": int(time.time()) + 60})
+    callback = {"digest": digest, "step": "ask", "sent": True, **given} if given else {}
+    row = request(status="RETRYING", owner=STRANGER) | changes | {"callback": callback}
+    stack.put("requests", row)
+    calls = stack.calls(router.module.dynamodb)
+    if code:
+        error = router.refused("callback", {"token": token, **payload})
+        assert (error["code"], token in json.dumps(error)) == (code, False)
+        assert stack.request("req-1", STRANGER) == row
+        return
+    assert router.data("callback", {"token": token, **payload}) == {"returned": True}
+    assert calls.counts() == {"GetItem": 2, "UpdateItem": 1}
+    stored = stack.request("req-1", STRANGER)
+    assert (stored["status"], json.loads(stored["callback_answer"])) == ("PENDING", payload)
 
 
 def test_a_waiting_assembly_is_cancelled_by_a_worker(router: Router, stack: Stack) -> None:

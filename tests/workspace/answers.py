@@ -38,7 +38,16 @@ def message_faults(case: str, message: dict[str, Any]) -> list[str]:
     found = faults_of_ours("socket/server-message", message)
     if message.get("type") != "response":
         return found
-    answers = ("cancel", "create-upload", "echo", "health", "status", "subscribe", "unsubscribe")
+    answers = (
+        "callback",
+        "cancel",
+        "create-upload",
+        "echo",
+        "health",
+        "status",
+        "subscribe",
+        "unsubscribe",
+    )
     (action,) = [name for name in answers if case.startswith(name)]
     return found + faults_of_ours(f"socket/answers/{action}", message["data"])
 

@@ -318,6 +318,7 @@ PAYLOADS = {
     "status": inputs(**REFERENCE),
     "subscribe": inputs(**REFERENCE, **OTHER, since_seq=st.sampled_from([0, 3.0])),
     "unsubscribe": inputs(**REFERENCE, **OTHER),
+    "callback": inputs(token=st.just("t"), result=ODD) | inputs(token=st.just("t"), error=ODD),
     "cancel": inputs(**REFERENCE),
 }
 

@@ -48,6 +48,7 @@ class SocketAction:
 
 
 SOCKET_ACTIONS = (
+    SocketAction("callback", requests.CallbackRequest, answers.CallbackReturned),
     SocketAction("cancel", requests.CancelRequest, answers.Cancelled),
     SocketAction("create_upload", requests.CreateUploadRequest, answers.CreatedUpload),
     SocketAction("delay", requests.DelayRequest, result=answers.DelayResult),

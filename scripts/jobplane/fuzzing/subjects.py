@@ -42,7 +42,8 @@ INTERNALS = (
 NAMES_QUEUES = frozenset({"queueUrl", "inputQueueName"})
 # Error codes of the socket that mean: nothing was changed.
 REFUSING_CODES = frozenset({
-    "DUPLICATE_REQUEST", "FORBIDDEN", "INVALID_ACTION", "INVALID_MESSAGE", "NOT_FOUND",
+    "CALLBACK_OVER", "CALLBACK_USED", "DUPLICATE_REQUEST", "FORBIDDEN", "INVALID_ACTION",
+    "INVALID_MESSAGE", "NOT_FOUND",
     "PAYLOAD_TOO_LARGE", "UNAUTHORIZED", "VALIDATION_ERROR",
 })  # fmt: skip
 

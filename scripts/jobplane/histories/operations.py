@@ -184,7 +184,9 @@ def _outcomes(
         # Its own write, which was sent again. Unmarked ones may have come in between.
         yield made(DONE, end)
         return
-    yield made(REFUSED, end, row)
+    if not {"digest", "callback"} & {*given, *given.get("set", ())}:
+        yield made(REFUSED, end, row)
+    # Otherwise its callback, which is no part of the state, is why it was refused, or may be.
 
 
 def _is_refusal(answer: Mapping[str, Any]) -> bool:
@@ -223,6 +225,8 @@ def _values(part: Mapping[str, Any]) -> Row:
 
 def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
     """Actions of requests.tla, and of the lanes."""
+    # That of a callback's answer has another mark as well.
+    given |= {"write_id": given["set"].get("write_id", given.get("write_id"))}
     keeps = "REMOVE" not in change or "lease_owner" not in change.partition("REMOVE")[2]
     match given["set"].get("status"):
         case _ if "lease_owner = :me" in change:

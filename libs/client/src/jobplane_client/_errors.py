@@ -56,7 +56,9 @@ class NotFoundError(RefusedError):
 
 
 class ConflictError(RefusedError):
-    """A webhook was requested for a running job, or the id belongs to another request."""
+    """A webhook was requested for a running job, the id belongs to another request, or the job does
+    not wait for the callback.
+    """
 
 
 class RateLimitedError(RefusedError):

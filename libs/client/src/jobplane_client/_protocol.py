@@ -49,6 +49,8 @@ _REFUSALS: Mapping[ErrorCode, type[RefusedError]] = {
     ErrorCode.FORBIDDEN: ForbiddenError,
     ErrorCode.NOT_FOUND: NotFoundError,
     ErrorCode.DUPLICATE_REQUEST: ConflictError,
+    ErrorCode.CALLBACK_USED: ConflictError,
+    ErrorCode.CALLBACK_OVER: ConflictError,
     ErrorCode.RATE_LIMITED: RateLimitedError,
     ErrorCode.SERVICE_UNAVAILABLE: ServiceUnavailableError,
     ErrorCode.INTERNAL_ERROR: ServiceUnavailableError,

@@ -322,6 +322,18 @@ class JobSocket:
                 if is_end(message):
                     return result_of(message, action)
 
+    async def return_callback(
+        self, token: str, *, result: Any = None, error: str | None = None
+    ) -> None:
+        """Give a job the answer that it waits for: the token's `result`, a JSON value, or an
+        `error`.
+
+        Raises ConflictError if the token was returned before, or the job does not wait for it any
+        more, NotFoundError if it is unknown, and what `request` raises.
+        """
+        answer = {"result": result} if error is None else {"error": error}
+        await self.request("callback", {"token": token, **answer})
+
     async def follow(
         self, request_id: str, *, since_seq: int = 0, user_id: str | None = None
     ) -> AsyncIterator[Message]:

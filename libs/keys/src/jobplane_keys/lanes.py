@@ -82,7 +82,8 @@ def why_waiting(row: Mapping[str, Any], now: float = 0.0) -> dict[str, str] | No
     """Why a request does not run at `now`, and since when; None if it runs or has ended.
 
     `queued`: a worker will take it. `lane_full`: as many of its lane run as may. `retrying`: an
-    attempt failed, and the next one follows. `scheduled`: it is not due before `until`. `rate`: as
+    attempt failed, and the next one follows. `callback`: an answer is awaited until `until`.
+    `scheduled`: it is not due before `until`. `rate`: as
     many of its lane have started as may; `until` is its start time if it has one.
     """
     match row["status"]:
@@ -94,6 +95,9 @@ def why_waiting(row: Mapping[str, Any], now: float = 0.0) -> dict[str, str] | No
             return {"reason": "rate", "since": row["updated_at"], "until": row["starts_at"]}
         case RequestStatus.PENDING:
             return {"reason": "queued", "since": row["updated_at"]}
+        case RequestStatus.RETRYING if (callback := row.get("callback")) and callback["sent"]:
+            until = iso_time(callback["expires"])
+            return {"reason": "callback", "since": row["updated_at"], "until": until}
         case RequestStatus.RETRYING:
             return {"reason": "retrying", "since": row["updated_at"]}
     return None

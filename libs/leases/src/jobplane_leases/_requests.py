@@ -12,8 +12,12 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `take_over` | unchanged since it was read | PROCESSING |
 | `renew` | PROCESSING of its owner, without newer progress | the same, with progress or more time |
 | `store_steps` | PROCESSING of its owner, with fewer steps | the same, with one more step |
+| `open_callback` | PROCESSING of its owner, without an answer | the same, with an open callback |
+| `answer_callback` | RETRYING without an owner, its callback open | PENDING, with the answer |
+| | its callback open, and not RETRYING without an owner | the same, with the answer |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
+| `await_callback` | PROCESSING of its owner, without an answer | RETRYING without an owner |
 | `park` | unchanged since it was read | RETRYING without an owner |
 | `requeue` | RETRYING without an owner | PENDING |
 | `cancel` | PENDING or SCHEDULED, unchanged since it was read | CANCELLED |
@@ -26,7 +30,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jobplane_keys import (
     IN_FLIGHT_SHARDS,
@@ -41,12 +45,20 @@ from jobplane_keys import (
 )
 from jobplane_keys.lanes import WAITING_CHECK_SECONDS
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._writes import Row, Written, assignment, create, expressions, update
+from jobplane_leases._writes import (
+    Row,
+    Written,
+    assignment,
+    create,
+    expressions,
+    new_write_id,
+    update,
+)
 
 ROW_RESERVE_BYTES = 24 * 1024
 """What a request's row keeps free of its 400 KB for its state, its progress and its end."""
 
-STEP_ATTRIBUTES = ("steps", "steps_object", "step_count", "step_write_id")
+STEP_ATTRIBUTES = ("steps", "steps_object", "step_count", "step_write_id", "callback_answer")
 """What a request's row has of its steps until it ends."""
 
 NOT_ENDED = "attribute_exists(lease_shard)"
@@ -56,6 +68,8 @@ _OWNED = "#status = :processing AND lease_owner = :me"
 _NOT_NEWER = " AND (attribute_not_exists(#progress) OR #progress.seq <= :seq)"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
 _QUEUE = ("waiting_lane", "waiting_since")
+_UNANSWERED = "attribute_not_exists(callback_answer)"
+_OPEN = f"#callback.digest = :digest AND #callback.expires > :now AND {_UNANSWERED}"
 _AT_END = (*_LEASE, *_QUEUE, *STEP_ATTRIBUTES)
 
 
@@ -124,35 +138,84 @@ class RequestLease:
         return self._owned(lease.owner, changes, now, also=_NOT_NEWER, values=values)
 
     def store_steps(
-        self, lease_owner: str, changes: Row, now: float, *, patient_until: float = 0.0
+        self,
+        lease_owner: str,
+        changes: Row,
+        now: float,
+        *,
+        callback: Literal["answered", "unanswered"] | None = None,
+        patient_until: float = 0.0,
     ) -> Row:
         """Store the attributes of a job's steps if there are more of them than the row has.
 
-        Returns the row; it has other steps if an earlier write of this worker came late. Raises
-        LeaseLostError.
+        `callback`: the step ends one, with its answer, or without one, if none has come until now.
+        Returns the row; it has other steps if an earlier write of this worker came late, or the
+        answer has come. Raises LeaseLostError.
         """
+        also = f" AND {_UNANSWERED}" if callback == "unanswered" else ""
+        return self._stepped(
+            lease_owner,
+            changes,
+            f"(attribute_not_exists(step_count) OR step_count < :count){also}",
+            {"count": changes["step_count"]},
+            now,
+            ("callback", "callback_answer") if callback else (),
+            patient_until,
+        )
+
+    def open_callback(self, lease_owner: str, changes: Row, now: float) -> Row:
+        """Store the attributes of a callback, in place of one that was not sent. Returns the row;
+        if it has an answer, that of the one before has come. Raises LeaseLostError.
+        """
+        return self._stepped(lease_owner, changes, _UNANSWERED, {}, now)
+
+    def await_callback(
+        self, lease_owner: str, callback: Row, until: int, attempts: int, now: float
+    ) -> bool:
+        """Put back the request until its callback is answered, or else `until`; False if it is
+        answered already. Raises LeaseLostError.
+        """
+        changes = {
+            "status": RequestStatus.RETRYING,
+            "lease_until": until,
+            "attempts": attempts,
+            "callback": callback,
+        }
+        known = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
+        condition = f"{_OWNED} AND {_UNANSWERED}"
+        done, row = self._change(changes, condition, known, now, ("lease_owner",))
+        if not done and (not _has(row, lease_owner) or "callback_answer" not in row):
+            raise LeaseLostError(self.request_id)
+        return done
+
+    def answer_callback(self, digest: str, answer: str, now: float, *, waits: bool) -> Written:
+        """Store the answer of an open callback. `waits`: the request has no worker, and is queued
+        with the same write.
+        """
+        changes: Row = {"callback_answer": answer}
+        values: Row = {"digest": digest, "now": int(now)}
+        if waits:
+            changes |= {
+                "status": RequestStatus.PENDING,
+                "lease_until": int(now) + PICK_UP_SECONDS,
+                "write_id": new_write_id(),
+            }
+            condition = "#status = :retrying AND attribute_not_exists(lease_owner)"
+            values["retrying"] = RequestStatus.RETRYING
+        else:
+            condition = "(#status = :pending OR attribute_exists(lease_owner))"
+            values["pending"] = RequestStatus.PENDING
         change, assigned = assignment({**changes, "updated_at": iso_time(now)})
-        done, row = update(
+        return update(
             self.dynamodb,
             self.table,
             self._key,
             change=change,
-            condition=f"{_OWNED} AND (attribute_not_exists(step_count) OR step_count < :count)",
-            values={
-                **assigned,
-                "processing": RequestStatus.PROCESSING,
-                "me": lease_owner,
-                "count": changes["step_count"],
-            },
-            # The lease is renewed meanwhile, with a mark of its own.
-            mark="step_write_id",
-            patient_until=patient_until,
+            condition=f"{condition} AND {_OPEN}",
+            values=assigned | values,
+            # Its worker writes at the same time.
+            mark="answer_write_id",
         )
-        if not done and (
-            row.get("status") != RequestStatus.PROCESSING or row.get("lease_owner") != lease_owner
-        ):
-            raise LeaseLostError(self.request_id)
-        return row
 
     def finish(
         self, lease_owner: str, outcome: Row, now: float, *, patient_until: float = 0.0
@@ -316,6 +379,36 @@ class RequestLease:
         )
         return row if done else None
 
+    def _stepped(
+        self,
+        lease_owner: str,
+        changes: Row,
+        condition: str,
+        values: Row,
+        now: float,
+        remove: Sequence[str] = (),
+        patient_until: float = 0.0,
+    ) -> Row:
+        """Change what a request has of its steps, while its lease is renewed with another mark.
+
+        Returns the row, also if the condition is not met. Raises LeaseLostError.
+        """
+        change, assigned = assignment({**changes, "updated_at": iso_time(now)}, remove)
+        known = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
+        done, row = update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change=change,
+            condition=f"{_OWNED} AND {condition}",
+            values=assigned | known | values,
+            mark="step_write_id",
+            patient_until=patient_until,
+        )
+        if not done and not _has(row, lease_owner):
+            raise LeaseLostError(self.request_id)
+        return row
+
     def _owned(
         self,
         lease_owner: str,
@@ -395,6 +488,12 @@ def enqueue_request(
         condition="attribute_not_exists(request_id) OR #ttl <= :now",
         values={"now": int(now)},
     )
+
+
+def _has(row: Mapping[str, Any], lease_owner: str) -> bool:
+    """Whether this worker has the lease of a row."""
+    held = row.get("status") == RequestStatus.PROCESSING
+    return held and row.get("lease_owner") == lease_owner
 
 
 def _as_read(row: Mapping[str, Any]) -> tuple[str, Row]:

@@ -28,6 +28,16 @@ class StepError(Exception):
     """The steps of a job contradict those that are stored, or a step can't be stored."""
 
 
+class CallbackError(StepError):
+    """The callback of a step has no result: its time is over (`timed_out`), or what was returned is
+    an error, whose text this has.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
 class StepObjects(Protocol):
     """Where the objects of a job's steps are."""
 

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple, Protocol, Self
 from jobplane_keys import iso_time
 from jobplane_leases._errors import LeaseLostError
 from jobplane_leases._requests import STEP_ATTRIBUTES, Lease, RequestLease
-from jobplane_leases._steps import MAX_STEP_BYTES, MAX_STEPS, StepError, Steps
+from jobplane_leases._steps import MAX_STEP_BYTES, MAX_STEPS, CallbackError, StepError, Steps
+from jobplane_leases.callbacks import new_token, past_callbacks
 
 __all__ = [
     "MAX_STEPS",
     "MAX_STEP_BYTES",
     "STEP_ATTRIBUTES",
+    "CallbackError",
     "JobCancelledError",
     "JobTooLongError",
     "JobWaitsError",
@@ -56,11 +58,14 @@ class JobTooLongError(Exception):
 
 
 class JobWaitsError(Exception):
-    """The job goes on at `until` (epoch seconds), by any worker."""
+    """The job goes on at `until` (epoch seconds), by any worker; or when `callback`, which is open
+    on its row, is answered.
+    """
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, callback: Row | None = None) -> None:
         super().__init__(until)
         self.until = until
+        self.callback = callback
 
 
 class TransientError(Exception):
@@ -131,6 +136,7 @@ class LeasedJob:
         self.has_stored_step = False
         """Whether this attempt has stored the result of a step."""
         self._steps = Steps(row, self, self.attempt)
+        self._callback_row = row
         self._step: str | None = None
         self._longest_step = 0.0
         self._percentage: float = progress.get("percentage", 0.0)
@@ -221,20 +227,7 @@ class LeasedJob:
         in each attempt. If the worker ends after the function and before its result is stored,
         the function runs again. Raises StepError, LeaseLostError, and what `check` raises.
         """
-        if self._step is not None:
-            raise StepError(
-                f"Step {name!r} was called within step {self._step!r}; call one after the other"
-            )
-        entry, text = self._steps.find(name), None
-        if entry is None:
-            self._check_time_for_step()
-            self._step = name
-            try:
-                entry, text = self._store_step(name, function)
-            finally:
-                self._step = None
-        self._steps.passed(name)
-        return json.loads(self._steps.text_of(entry) if text is None else text)
+        return self._step_result(name, function)
 
     def wait(self, seconds: float = 0.0, *, until: float | None = None, name: str = "") -> None:
         """Let some seconds pass, or go on at `until` (epoch seconds), without a worker: the job is
@@ -252,6 +245,65 @@ class LeasedJob:
         if left > 0:
             self.sleep(left)
 
+    def callback(self, name: str, timeout: float, send: Callable[[str], Any]) -> Any:
+        """Have an outside service or a person give the result of a step: call `send` with a token,
+        and give the job back until the token is returned, or for `timeout` seconds.
+
+        It goes on at once when the token is returned, and within a minute after the timeout. If the
+        worker ends before the job is given back, `send` is called again, with a new token; the one
+        before is over, unless it was returned. Raises CallbackError if an error was returned or
+        the time is over, in each attempt; JobWaitsError, which the action must let pass, and what
+        `step` raises.
+        """
+        outcome = self._step_result(name, lambda: self._answer(name, timeout, send), True)
+        if "result" in outcome:
+            return outcome["result"]
+        if "error" in outcome:
+            raise CallbackError(outcome["error"])
+        raise CallbackError(f"The callback {name!r} was not returned in time", timed_out=True)
+
+    def _answer(self, name: str, timeout: float, send: Callable[[str], Any]) -> Row:
+        """What was returned, `{}` if the time is over. Raises JobWaitsError."""
+        callback = self._callback_row.get("callback")
+        if callback and callback["step"] != name:
+            raise StepError(
+                f"The callback {name!r} is called while {callback['step']!r} is open: the job's"
+                " steps must have the same names in the same order in every attempt"
+            )
+        now = time.time()
+        if "callback_answer" not in self._callback_row and not (callback and callback["sent"]):
+            token, digest = new_token(self.owner, self.request_id)
+            expires = callback["expires"] if callback else math.ceil(now + timeout)
+            callback = {"step": name, "digest": digest, "expires": expires, "sent": False}
+            past = past_callbacks(self._callback_row, used=False)
+            changes = {"callback": callback, "callbacks_past": past}
+            self._callback_row = self.request.open_callback(self.invocation.id, changes, now)
+            if "callback_answer" not in self._callback_row:
+                send(token)
+        if answer := self._callback_row.get("callback_answer"):
+            return dict(json.loads(answer))
+        if callback is None or callback["expires"] <= time.time():
+            return {}
+        raise JobWaitsError(min(callback["expires"], self.ends_at), callback | {"sent": True})
+
+    def _step_result(
+        self, name: str, function: Callable[[], Any], is_callback: bool = False
+    ) -> Any:
+        if self._step is not None:
+            raise StepError(
+                f"Step {name!r} was called within step {self._step!r}; call one after the other"
+            )
+        entry, text = self._steps.find(name), None
+        if entry is None:
+            self._check_time_for_step()
+            self._step = name
+            try:
+                entry, text = self._store_step(name, function, is_callback)
+            finally:
+                self._step = None
+        self._steps.passed(name)
+        return json.loads(self._steps.text_of(entry) if text is None else text)
+
     def _check_time_for_step(self) -> None:
         """What would not be done in time begins in the next invocation, if that goes on here."""
         self.check()
@@ -259,31 +311,43 @@ class LeasedJob:
         if self.has_stored_step and self.invocation.remaining() < needed:
             raise OutOfTimeError
 
-    def _store_step(self, name: str, function: Callable[[], Any]) -> tuple[Row, str | None]:
+    def _store_step(
+        self, name: str, function: Callable[[], Any], is_callback: bool
+    ) -> tuple[Row, str | None]:
         """The stored entry of a step, and its text if it is that of this attempt."""
-        began = time.monotonic()
-        result = function()
-        self._longest_step = max(self._longest_step, time.monotonic() - began)
-        try:
-            text = json.dumps(result, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-            text.encode()
-        except (TypeError, ValueError) as error:
-            raise StepError(f"The result of step {name!r} is not a JSON value: {error}") from error
-        changes = self._steps.with_step(name, text)
-        row = self.request.store_steps(
-            self.invocation.id,
-            changes,
-            time.time(),
-            patient_until=min(self._lease_until, self.invocation.deadline - self.pace.reserve),
-        )
+        entry = None
+        while entry is None:  # a callback is answered while its timeout is stored
+            began = time.monotonic()
+            result = function()
+            self._longest_step = max(self._longest_step, time.monotonic() - began)
+            try:
+                text = json.dumps(
+                    result, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+                )
+                text.encode()
+            except (TypeError, ValueError) as error:
+                problem = f"The result of step {name!r} is not a JSON value: {error}"
+                raise StepError(problem) from error
+            changes = self._steps.with_step(name, text)
+            ends: Row = {}
+            if is_callback:
+                ends["callbacks_past"] = past_callbacks(self._callback_row, used=bool(result))
+            row = self.request.store_steps(
+                self.invocation.id,
+                changes | ends,
+                time.time(),
+                callback=("answered" if result else "unanswered") if is_callback else None,
+                patient_until=min(self._lease_until, self.invocation.deadline - self.pace.reserve),
+            )
+            self._steps.accept(row)
+            self._callback_row = row
+            entry = self._steps.find(name)
         self.has_stored_step = True
-        self._steps.accept(row)
         if row.get("cancel_requested"):
             self.halt(JobCancelledError())
-        entry = self._steps.find(name)
         # Otherwise a write of an earlier attempt of this worker came late, and stands.
         is_mine = entry == changes["steps"][-1]
-        return entry or {}, text if is_mine else None
+        return entry, text if is_mine else None
 
     def put_object(self, name: str, body: bytes) -> None:
         """Store an object of a step; no other attempt uses its name."""

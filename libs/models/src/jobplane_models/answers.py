@@ -72,10 +72,11 @@ class WhyWaiting(Open):
 
     `queued`: a worker will take it. `lane_full`: as many jobs of its tenant or its action run as
     may. `retrying`: an attempt has failed, and another one follows. `scheduled`: it is not due.
-    `rate`: as many jobs of its action have started in the last minute as may.
+    `rate`: as many jobs of its action have started in the last minute as may. `callback`: it waits
+    for an answer from outside.
     """
 
-    reason: Literal["queued", "lane_full", "retrying", "scheduled", "rate"]
+    reason: Literal["queued", "lane_full", "retrying", "scheduled", "rate", "callback"]
     since: IsoTime
     until: IsoTime | None = None
 
@@ -123,6 +124,12 @@ class Cancelled(Open):
 
     request_id: str
     status: Literal["cancelled", "cancelling", "completed", "failed"]
+
+
+class CallbackReturned(Open):
+    """The job has the answer, and is queued."""
+
+    returned: Literal[True]
 
 
 class DelayResult(Open):

@@ -121,6 +121,22 @@ class RequestReference(Strict):
     request_id: RequestId
 
 
+class Callback(Strict):
+    """Returns a token with either a result or an error, for the job that waits for it."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    result: Any = None
+    error: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if len(self.model_fields_set & {"result", "error"}) != 1 or (
+            "error" in self.model_fields_set and self.error is None
+        ):
+            raise ValueError("expected either 'result' or 'error'")
+        return self
+
+
 class Subscribe(RequestReference):
     """Subscribes to a request; the client already has the messages up to `since_seq`.
 

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field
 
 from jobplane_models._base import Input, IsoTime, RequestId
 from jobplane_models.payloads import (
+    Callback,
     CreateUpload,
     Delay,
     GenerateReport,
@@ -126,6 +127,14 @@ class UnsubscribeRequest(_Request):
     metadata: SyncMetadata = SyncMetadata()
 
 
+class CallbackRequest(_Request):
+    """Gives a waiting job the result of its step; the token says which job."""
+
+    action: Literal["callback"]
+    payload: Callback
+    metadata: SyncMetadata = SyncMetadata()
+
+
 class CancelRequest(_Request):
     """Cancels a waiting job at once; asks the worker of a running job to stop."""
 
@@ -145,6 +154,7 @@ ClientRequest = Annotated[
     | StatusRequest
     | SubscribeRequest
     | UnsubscribeRequest
+    | CallbackRequest
     | CancelRequest,
     Discriminator("action"),
 ]
