@@ -90,6 +90,16 @@ def test_a_program_that_calls_without_a_pause_is_a_finding(explored: Stage) -> N
     assert isinstance(run(explored, Scenario("restless", restless)).failure, UnrestError)
 
 
+def test_an_error_of_the_world_ends_the_schedule(explored: Stage) -> None:
+    """Raised in the thread of a task, it would let the exploration hang."""
+
+    def broken(world: World) -> None:
+        world.scheduler.on_rest = lambda _: bool({}["table"])
+        world.actor("program", lambda: None)
+
+    assert isinstance(run(explored, Scenario("broken", broken)).failure, KeyError)
+
+
 def test_a_mutant_is_found_again_by_its_line_alone(explored: Stage) -> None:
     """Without the mutant, every guarantee holds in the same schedule."""
     listed = read_table(TABLE)

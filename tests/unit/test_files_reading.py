@@ -404,6 +404,14 @@ def test_every_shard_is_read_up_to_the_moment(
     assert watch.doubt == (FILES_CHANGED if moved else None)
 
 
+def test_a_shard_that_splits_during_the_last_reads_is_read_on() -> None:
+    stream = Stream({"a": []})
+    watch = begun(stream)
+    watch.sleep = lambda _: stream.shards.update({"a": [None], "b": [None], "c": [[MOVED]]})
+    watch.end(NOW)
+    assert watch.doubt == FILES_CHANGED
+
+
 def test_a_quiet_shard_is_read_once_a_second() -> None:
     """Lambda reads four times a second, and DynamoDB allows five."""
     stream = Stream({"a": [], "b": []})

@@ -232,9 +232,14 @@ class Scheduler:
     def _next(self, task: Task | None) -> Task | None:
         if self.failure is not None or self._closing:
             return None
-        while not (found := self._runnable()):
-            if not self._advance():
-                return None
+        try:
+            while not (found := self._runnable()):
+                if not self._advance():
+                    return None
+        except Exception as error:
+            # Raised in the thread of a task, it would end that thread, and all others would wait.
+            self.fail(error)
+            return None
         if self._is_restless():
             return None
         if len(found) == 1 or task is None:

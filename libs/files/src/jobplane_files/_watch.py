@@ -1,6 +1,7 @@
 """Watching the tracking table's stream for files that change their status."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,10 +58,8 @@ class StreamWatch:
 
     def end(self, moment: float) -> None:
         """Read each shard up to a moment, which may be a little ahead."""
-        for shard, _ in self._stream_shards():
-            if shard not in self.iterators:
-                self.iterators[shard] = self._iterator_of(shard, "TRIM_HORIZON")
-        empty = dict.fromkeys(self.iterators, 0)
+        self._add_shards()
+        empty = Counter[str]()
         while self.doubt is None and (
             waiting := [
                 shard
@@ -74,6 +73,14 @@ class StreamWatch:
             self.sleep(_LOOK_SECONDS)
             for shard in waiting:
                 empty[shard] = 0 if self._look(shard, moment) else empty[shard] + 1
+            if any(self.iterators[shard] is None for shard in waiting):
+                self._add_shards()
+
+    def _add_shards(self) -> None:
+        """Add the shards that are new: when a shard ends, others go on with its changes."""
+        for shard, _ in self._stream_shards():
+            if shard not in self.iterators:
+                self.iterators[shard] = self._iterator_of(shard, "TRIM_HORIZON")
 
     def _look(self, shard: str, moment: float) -> bool:
         """Read a shard up to an empty page, or to a moment; whether there were changes."""
