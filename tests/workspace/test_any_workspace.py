@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import lambdapack
 from jobplane.stage.framework import FRAMEWORK, install_framework
 from jobplane.tree.repository import Repository
 from lambdapack import BuildError, Project, Statements
+from lambdapack.environments import plain_environment
 from lambdapack.project import PYTHONS
 from lambdapack.requirements import PYTHON
 from tests.workspace.copies import command_environment, program, succeeded
@@ -117,6 +120,21 @@ def nested_packages_of_hatchling(foreign: Foreign) -> None:
     )
 
 
+def handlers_beside_and_below_src(foreign: Foreign) -> None:
+    """One beside pyproject.toml, another in the package that `src` itself is."""
+    foreign.member(
+        "packages/functions",
+        files={
+            "health.py": RETURNS_HELLO.format(lib="src.utils"),
+            "src/__init__.py": "",
+            "src/api/__init__.py": "",
+            "src/api/health.py": RETURNS_HELLO.format(lib="src.utils"),
+            "src/utils/__init__.py": HELLO,
+        },
+        settings="[tool.uv]\npackage = false\n",
+    )
+
+
 def path_beside_the_workspace(foreign: Foreign) -> None:
     outside = os.path.relpath(foreign.root.parent / "words", foreign.root)
     foreign.add(outside, files={"src/words/__init__.py": HELLO})
@@ -190,7 +208,9 @@ LAYOUTS: dict[str, tuple[Layout, str, str, object, tuple[str, ...]]] = {
     "uv 14963": (libs_of_libs, "orders", "orders", "hello", ()),
     "lambda-builders 892": (libs_of_libs, "services/orders", "orders", "hello", ()),
     "sst 5821": (flat_module_of_setuptools, "orders", "orders", "hello", ()),
-    "sst 6216": (nested_packages_of_hatchling, "functions", "functions.orders.api", "hello", ()),
+    "sst 6216": (handlers_beside_and_below_src, "functions", "src.api.health", "hello", ()),
+    "sst 6216, beside": (handlers_beside_and_below_src, "functions", "health", "hello", ()),
+    "nested": (nested_packages_of_hatchling, "functions", "functions.orders.api", "hello", ()),
     "sst 6964": (path_beside_the_workspace, "orders", "orders", "hello", ()),
     "requirements 183": (one_of_two_functions, "orders", "orders", "hello", ("heavy", "other")),
     "requirements 849": (project_without_a_workspace, "top", "main", "hello",
@@ -325,50 +345,40 @@ def test_the_newest_allowed_python_is_the_default(foreign: Foreign) -> None:
         Project.at(foreign.root).default_python()
 
 
-REFUSALS = {
-    "no lock": (("--project", "{parent}"), "has a uv.lock: run `uv lock`"),
-    "no member": (("nothing",), "unknown member 'nothing'; the members are: "),
-    "which member": (
-        ("--project", "libs"),
-        "missing MEMBER; the members are: greeting, orders, to",
-    ),
-    "no module": (
-        ("orders", "--handler", "gone.handler"),
-        "'gone' is not among its modules: ord",
-    ),
-    "two members": (("orders", "words", "--handler", "x"), "are for one MEMBER"),
-    "no action": (("orders", "--allow", "GetObject"), "'GetObject' is not an IAM action; write "),
-    "no file": (("orders", "--iam", "gone.yml"), "gone.yml can't be read"),
-    "no statements": (("orders", "--iam", "pyproject.toml"), "is neither JSON nor YAML"),
-    "stale lock": (("orders",), "uv.lock is older than the pyproject.toml files: run `uv lock`"),
-    "no import": (("words",), "imports nowhere, which is neither in the artifact nor in Python"),
-    "no package": (("orders",), "words is not a package; give libs/words/pyproject.toml a [build-"),
-    "not Python": (("words",), "libs/words/src/words/__init__.py:1: invalid syntax: correct it"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_names_the_cause_and_the_remedy(foreign: Foreign, case: str) -> None:
-    arguments, message = REFUSALS[case]
+@pytest.mark.parametrize("place", ["worktree", "zip", "other file system", "offline"])
+def test_any_place_makes_the_same_bytes(foreign: Foreign, tmp_path: Path, place: str) -> None:
+    """A git worktree, a downloaded zip, caches on another file system, and no network."""
     libs_of_libs(foreign)
+    foreign.write({"wheels/none.txt": ""})  # git keeps no empty folder
     foreign.lock()
-    source = foreign.root / "libs/words/src/words/__init__.py"
-    if case == "stale lock":
-        project = foreign.root / "services/orders/pyproject.toml"
-        project.write_text(project.read_text().replace("'greeting'", "'words'"))
-    if case == "no import":
-        source.write_text("import nowhere\n")
-    if case == "not Python":
-        source.write_text("def:\n")
-    if case == "no package":
-        project = foreign.root / "libs/words/pyproject.toml"
-        project.write_text(project.read_text() + "\n[tool.uv]\npackage = false\n")
-        foreign.update_lock()
-    filled = [each.format(parent=foreign.root.parent) for each in arguments]
-    done = foreign.command("build", *filled)
-    assert done.returncode in (1, 2)
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    expected = foreign.zip_of("orders").read_bytes()
+    shutil.rmtree(foreign.root / "dist")
+    root, cache, variables = foreign.root, tmp_path / "fresh", {}
+    if place == "worktree":
+        root = tmp_path / "tree"
+        author = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+        for words in (
+            ("init", "-q"), ("add", "-A"), (*author, "commit", "-qm", "Add"),
+            ("worktree", "add", "-q", str(root)),
+        ):  # fmt: skip
+            subprocess.run(["git", *words], cwd=foreign.root, check=True, env=plain_environment())
+    elif place == "zip":
+        root = tmp_path / "download"
+        shutil.unpack_archive(shutil.make_archive(str(root), "zip", foreign.root), root)
+    elif place == "other file system":
+        memory = Path("/dev/shm")  # noqa: S108
+        if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is no other file system at /dev/shm")
+        cache = Path(tempfile.mkdtemp(dir=memory))
+    else:
+        variables = {"UV_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    done = foreign.command(
+        "build", "orders", "--arch", "x86_64",
+        cwd=root, LAMBDAPACK_CACHE_DIR=str(cache), **variables,
+    )  # fmt: skip
+    shutil.rmtree(cache)
+    assert done.returncode == 0, done.stderr
+    assert (root / "dist" / "orders.zip").read_bytes() == expected
 
 
 def test_a_handler_is_found_by_its_name_or_named(foreign: Foreign) -> None:

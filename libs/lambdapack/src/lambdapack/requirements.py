@@ -115,7 +115,8 @@ def parse_export(text: str, arch: str, *, of: str) -> Closure:
     except (PylockSelectError, PylockValidationError) as error:
         raise UnbuildableError(
             f"{of}: no artifact for {arch} and Python {PYTHON}: {error}. Depend on a release that "
-            f"has a wheel for manylinux_{GLIBC[0]}_{GLIBC[1]}_{MACHINES[arch]}, or leave the "
+            f"has a wheel for manylinux_{GLIBC[0]}_{GLIBC[1]}_{MACHINES[arch]}, or build a wheel "
+            "of it by `uv build --wheel` and name it as a path in [tool.uv.sources], or leave the "
             "package out with a marker"
         ) from error
     found = [_distribution(package, source) for package, source in chosen]
