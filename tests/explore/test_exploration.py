@@ -153,3 +153,16 @@ def test_a_service_that_is_not_simulated_is_named_with_the_remedy(explored: Stag
     world = World(explored, lambda *_: pytest.fail("nothing is to choose"))
     with pytest.raises(ToolError, match="not simulate the service kms: add Decrypt to World"):
         world._effect("kms", "Decrypt", {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "demands seed=28 demand-1@3!kill",
+        "follow-up seed=0 worker-a/claim@1!lost worker-a@11!outage",
+        "interrupt seed=0 worker-a/claim#2@1!lost worker-a@25!outage",
+    ],
+)
+def test_what_a_schedule_makes_impossible_is_not_required(explored: Stage, line: str) -> None:
+    name, seed, plan, _ = parse(line)
+    assert run(explored, SCENARIOS[name], seed, plan).failure is None
