@@ -34,7 +34,7 @@ WHAT = (
 FUNCTION = re.compile(r"\| \[`([a-z-]+)`\]\(functions/")
 README = Path(__file__).with_name("README.md.tmpl")
 # Files about this repository as a whole, or about its history.
-LEFT_OUT = ("CHANGELOG.md", "docs/decisions", "docs/performance.md", "docs/faults.md")
+LEFT_OUT = ("CHANGELOG.md", "web", "docs/decisions", "docs/performance.md", "docs/faults.md")
 AUTHOR = (
     "-c", "user.name=jobplane", "-c", "user.email=jobplane@localhost", "-c", "commit.gpgsign=false",
 )  # fmt: skip
