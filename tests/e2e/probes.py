@@ -18,7 +18,15 @@ DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError
 DONE = "done"
 # One key is enough for a bucket that no other service uses.
 PREFIXES = {
-    "FilesBucket": ("uploads", "results", "results/requests", "reports", "jobs", "elsewhere")
+    "FilesBucket": (
+        "uploads",
+        "payloads",
+        "results",
+        "results/requests",
+        "reports",
+        "jobs",
+        "elsewhere",
+    )  # fmt: skip
 }
 NOBODYS = "00000000-0000-0000-0000-000000000000"
 
