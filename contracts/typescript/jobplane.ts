@@ -1602,7 +1602,7 @@ export interface CallbackRequest {
 export interface Callback {
   token: string;
   result?: unknown;
-  error?: string | null;
+  error?: string;
 }
 /**
  * Cancels a waiting job at once; asks the worker of a running job to stop.

@@ -776,7 +776,7 @@ def cancel(request: Request) -> Message:
 
 @action("callback", payload="Callback")
 def callback(request: Request) -> Message:
-    """Gives a waiting job its answer; whoever has the token may do so."""
+    """Gives a waiting job its answer, from any caller that has the token."""
     # Not needed for most messages.
     from jobplane_leases.callbacks import (
         AnswerError,

@@ -610,15 +610,6 @@ def test_a_faulty_payload_in_an_object_is_refused(
     assert field in [None, *(each["field"] for each in error.get("details", ()))]
 
 
-def test_a_request_that_no_row_can_hold_is_refused(router: Router, stack: Stack) -> None:
-    """Its row keeps room for its progress and its end."""
-    stack.monkeypatch.setattr(router.module, "MAX_ITEM_BYTES", 24 * 1024 + 1000)
-    payload = {"text": "x" * 1000}
-    error = router.error({"action": "echo", "payload": payload, "metadata": {"mode": "async"}})
-    assert error["code"] == "PAYLOAD_TOO_LARGE"
-    assert stack.items("requests") == []
-
-
 @pytest.mark.parametrize(
     ("changes", "completed"),
     [
@@ -1390,7 +1381,7 @@ def test_cancelling_a_request_that_waits_for_its_next_attempt_queues_it(
 def test_a_token_is_returned(
     router: Router, stack: Stack, changes: Row, payload: Row, code: str
 ) -> None:
-    """By whoever has it: the job's owner is another user."""
+    """By any caller that has it: the job's owner is another user."""
     token, digest = new_token(STRANGER, "req-1")
     given = changes.get("callback", {"expires": int(time.time()) + 60})
     callback = {"digest": digest, "step": "ask", "sent": True, **given} if given else {}

@@ -15,6 +15,7 @@ from jobplane.reference.documents import rows_of
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
 from jobplane_keys import schedules
+from jobplane_leases import callbacks
 from jobplane_leases.jobs import MAX_STEP_BYTES, MAX_STEPS
 from jobplane_models import payloads
 from jobplane_models._base import MAX_OBJECT_BYTES
@@ -68,6 +69,10 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         ),
         "a payload above 1 KB is kept": (
             f"{leases.PAYLOAD_TTL_SECONDS // DAY} days after the job is due"
+        ),
+        "answer of a callback": (
+            f"{callbacks.MAX_ANSWER_BYTES // 1024} KB of JSON;"
+            f" {callbacks.MAX_ERROR_LENGTH:,} characters of an error"
         ),
         "an assembly's document": f"{processor.MAX_DOCUMENT_BYTES // 1024} KB",
         "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",

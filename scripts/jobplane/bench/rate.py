@@ -10,6 +10,7 @@ import click
 
 from jobplane.bench._report import Report, Spread, Table, progress, reported
 from jobplane.tree.repository import Repository
+from lambdapack.environments import plain_environment
 
 MEASURED = "jobs: requests a second"
 # As fast as the stage takes them: all are due at once, nothing else is measured.
@@ -46,7 +47,14 @@ def command(before: Path, turns: int, sockets: int, jobs: int, at_once: int) -> 
 
 def _measure(folder: Path, load: list[str]) -> Mapping[str, Any]:
     command = ["uv", "run", "--locked", "jobplane", "bench", "load", *load]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - this list
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise click.ClickException(
             f"{' '.join(command)} in {folder} failed:\n{done.stderr[-2000:]}"

@@ -186,7 +186,7 @@ def _outcomes(
         return
     if not {"digest", "callback"} & {*given, *given.get("set", ())}:
         yield made(REFUSED, end, row)
-    # Otherwise its callback, which is no part of the state, is why it was refused, or may be.
+    # Otherwise its callback, which the state does not contain, is or may be the reason.
 
 
 def _is_refusal(answer: Mapping[str, Any]) -> bool:

@@ -104,7 +104,7 @@ class Project:
         Raises:
             BuildError: neither the folder nor one above has a uv.lock.
         """
-        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - `..` is no folder above
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - `..` has no parents
         for root in (folder, *folder.parents):
             if (root / "uv.lock").is_file():
                 return cls(root, root / "dist" if dist is None else dist.absolute())

@@ -4,7 +4,14 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from jobplane_models._base import (
     WHOLE,
@@ -124,15 +131,15 @@ class RequestReference(Strict):
 class Callback(Strict):
     """Returns a token with either a result or an error, for the job that waits for it."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2, "maxProperties": 2})
+
     token: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     result: Any = None
-    error: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    error: Annotated[str, StringConstraints(max_length=1000)] = ""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if len(self.model_fields_set & {"result", "error"}) != 1 or (
-            "error" in self.model_fields_set and self.error is None
-        ):
+        if len(self.model_fields_set & {"result", "error"}) != 1:
             raise ValueError("expected either 'result' or 'error'")
         return self
 
