@@ -110,7 +110,7 @@ PROVOKED: dict[str, tuple[Callable[[Foreign], object] | None, str]] = {
         "orders --iam iam.yml",
     ),
     "an unknown service in sdk": (settings('sdk = ["s4"]'), "orders"),
-    "an sdk that is no list": (settings("sdk = 4"), "orders"),
+    "an sdk that is not a list": (settings("sdk = 4"), "orders"),
     "an import that nothing provides": (writes(SOURCE, "import nowhere\n"), "words"),
     "a member that is imported and no package": (no_package, "orders"),
     "a module that is not Python": (writes(SOURCE, "def:\n"), "words"),

@@ -85,7 +85,7 @@ def return_callback(
 ) -> RequestLease:
     """Give a job the answer that its callback waits for, and queue it; the job's request.
 
-    Whoever has the token may do so. `answer` has either `result`, a JSON value, or `error`, a text.
+    Any caller that has the token may do so. `answer` has either `result`, a JSON value, or `error`, a text.
     Raises AnswerError, TokenUnknownError, TokenUsedError and TokenOverError.
     """
     text = _answer_text(answer)
