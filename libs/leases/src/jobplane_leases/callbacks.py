@@ -85,8 +85,8 @@ def return_callback(
 ) -> RequestLease:
     """Give a job the answer that its callback waits for, and queue it; the job's request.
 
-    Any caller that has the token may do so. `answer` has either `result`, a JSON value, or `error`, a
-    text. Raises AnswerError, TokenUnknownError, TokenUsedError and TokenOverError.
+    Any caller that has the token may do so. `answer` has either `result`, a JSON value, or `error`,
+    a text. Raises AnswerError, TokenUnknownError, TokenUsedError and TokenOverError.
     """
     text = _answer_text(answer)
     owner, request_id, digest = _read_token(token)
