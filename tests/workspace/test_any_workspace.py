@@ -368,7 +368,7 @@ def test_any_place_makes_the_same_bytes(foreign: Foreign, tmp_path: Path, place:
     elif place == "other file system":
         memory = Path("/dev/shm")  # noqa: S108
         if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-            pytest.skip("there is no other file system at /dev/shm")
+            pytest.skip("needs a file system in memory at /dev/shm, as Linux has; mount one there")
         cache = Path(tempfile.mkdtemp(dir=memory))
     else:
         variables = {"UV_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"}
