@@ -128,7 +128,6 @@ LEASE_SECONDS = int(os.environ.get("LEASE_SECONDS", "120"))
 IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
 MAX_JOB_SECONDS = int(os.environ.get("MAX_JOB_SECONDS", "86400"))
 MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
-CONCURRENT_REQUESTS = int(os.environ.get("CONCURRENT_REQUESTS", "4"))
 VERSION = os.environ.get("VERSION", "0.1.0")
 
 PROGRESS_INTERVAL_SECONDS = 1 / float(os.environ.get("PROGRESS_PER_SECOND", "2"))
@@ -1423,7 +1422,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     alike: defaultdict[str, list[Any]] = defaultdict(list)
     for record in records:
         alike[str(record.get("body") if isinstance(record, dict) else record)].append(record)
-    with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(alike) or 1)) as pool:
+    with ThreadPoolExecutor(len(alike) or 1) as pool:
         kept = pool.map(lambda group: [consume(each, invocation) for each in group], alike.values())
         names = [name for group in kept for name in group if name is not None]
         return {"batchItemFailures": [{"itemIdentifier": name} for name in names]}

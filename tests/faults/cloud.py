@@ -201,8 +201,8 @@ class Cloud:
 
     def _declared(self, function: str, kind: str) -> Row:
         events = self.aws.function(function).config["events"]
-        found: Row = next(event[kind] for event in events if kind in event)
-        return found
+        found = next(event[kind] for event in events if kind in event)
+        return self.aws.template.filled(found)
 
     def read_stream(self, function: str, table: str) -> StreamMapping:
         """Let a function read a table's stream, as in its function.yml."""

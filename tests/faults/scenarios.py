@@ -70,7 +70,7 @@ def one_after_the_other(*processors: Container, hook: Hook = lambda _: None) -> 
     with ExitStack() as stack:
         for container in processors:
             module = container.module
-            changes: Any = {"CONCURRENT_REQUESTS": 1, "PROGRESS_INTERVAL_SECONDS": 0.0}
+            changes: Any = {"PROGRESS_INTERVAL_SECONDS": 0.0}
             stack.enter_context(patch.multiple(module, Job=stepwise(container, hook), **changes))
         yield
 

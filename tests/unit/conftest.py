@@ -59,7 +59,7 @@ def processor(stack: Stack) -> Processor:
     """With one request at a time, and no waits between attempts."""
     stack.put("connections", connection())
     processor = Processor(stack.function("processor"), stack)
-    processor.set(CONCURRENT_REQUESTS=1, BACKOFF_BASE_SECONDS=0.0)
+    processor.set(BACKOFF_BASE_SECONDS=0.0)
     return processor
 
 

@@ -159,7 +159,7 @@ def test_two_messages_of_a_batch_are_not_one_worker(processor: Processor, stack:
 
     first = works[0]
     processor.action("delay", run)
-    processor.set(work=work, CONCURRENT_REQUESTS=4)
+    processor.set(work=work)
     stack.put("requests", request())
     assert processor.deliver(message(request(), "1"), message(request(), "2")) == []
     assert len(ran) == 1

@@ -177,7 +177,6 @@ def limits(prod: InProcess) -> list[Limit]:
     """At the load above, with the parameters of `prod`."""
     stage: Mapping[str, Any] = prod.template.parameters
     shards, renewals = stage["inFlightShards"], 2 * RUNNING / (stage["leaseSeconds"] / 2)
-    workers = prod.load("processor").CONCURRENT_REQUESTS
     (stream,) = [
         event["stream"] for event in prod.function("dispatch").config["events"] if "stream" in event
     ]
@@ -203,8 +202,8 @@ def limits(prod: InProcess) -> list[Limit]:
         Limit("stream of `requests`: changes a second that four shards deliver",
               4 * stream["batchSize"] / (calls * 0.015), STARTS, PARTITION),
         Limit("queue `jobs`: messages in flight", 120_000, RUNNING, QUEUE),
-        Limit("jobs that run at a time, on workers", stage["maximumConcurrency"] * workers,
-              RUNNING, POLLING),
+        Limit("jobs that run at a time, on workers",
+              stage["maximumConcurrency"] * stage["jobsPerInvocation"], RUNNING, POLLING),
         Limit("executions at a time of router, in an account with 1,000", 1_000,
               STARTS * 0.05, LAMBDA),
         Limit("new executions of a function in ten seconds", 1_000, STARTS * 0.05, SCALING),

@@ -102,7 +102,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
             else "a limit"
         ),
         "a job is scheduled ahead": f"{schedules.MAX_AHEAD_SECONDS // DAY} days",
-        "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
+        "jobs of one invocation": f"{stage['jobsPerInvocation']}",
         "an attempt of an AWS call": (
             f"{keys.CLIENT_OPTIONS['connect_timeout']} s to connect, "
             f"{keys.CLIENT_OPTIONS['read_timeout']} s for an answer"
@@ -127,7 +127,6 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     assert processor.MAX_UPLOAD_BYTES == uploads.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
     assert router.MAX_UPLOAD_BYTES == router.MAX_PUT_BYTES
     assert delivery.MAX_RECEIVES == max_receive_count(stack, "WebhooksQueue")
-    assert jobs_mapping(stack)["batchSize"] == processor.CONCURRENT_REQUESTS
 
 
 def test_documented_bounds_are_those_of_the_code(stack: InProcess) -> None:
@@ -254,11 +253,12 @@ def test_the_documented_place_of_every_limit_exists() -> None:
 
 
 def test_our_numbers_beside_awss_limits_are_those_of_the_stack(stack: InProcess) -> None:
-    processor, status = stack.load("processor"), stack.load("status")
+    status = stack.load("status")
     rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
     _, met = rows["queue `jobs`, invocations at a time"]
-    at_a_time = jobs_mapping(stack)["maximumConcurrency"]
-    assert f"{at_a_time} invocations × {processor.CONCURRENT_REQUESTS} requests" in met
+    mapping = jobs_mapping(stack)
+    at_a_time, jobs = mapping["maximumConcurrency"], mapping["batchSize"]
+    assert f"{at_a_time} invocations × {jobs} job run" in met
     minutes = stack.function("processor").config["timeout"] // 60
     assert rows["processor, one run"][0] == f"{minutes} minutes"
     assert stack.load("deliver-webhook").PARAMETER_SECONDS == 60
@@ -293,8 +293,7 @@ def jobs_mapping(stack: InProcess) -> dict[str, Any]:
     (mapping,) = [
         event["sqs"] for event in stack.function("processor").config["events"] if "sqs" in event
     ]
-    parameter = mapping["maximumConcurrency"].removeprefix("${param:").removesuffix("}")
-    return mapping | {"maximumConcurrency": stack.template.parameters[parameter]}
+    return stack.template.filled(mapping)
 
 
 def max_receive_count(stack: InProcess, queue: str) -> int:

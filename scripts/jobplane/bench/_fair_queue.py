@@ -27,11 +27,10 @@ class Sent:
 
 
 class Queue:
-    """Invocations that receive batches; each ends with the last job of its batch."""
+    """Invocations that receive one message each."""
 
-    def __init__(self, invocations: int, batch: int, *, is_fair: bool) -> None:
+    def __init__(self, invocations: int, *, is_fair: bool) -> None:
         self._free = invocations
-        self._batch = batch
         self._is_fair = is_fair
         self._waiting: dict[str, deque[tuple[float, int, Sent]]] = defaultdict(deque)
         self._in_flight: dict[str, int] = defaultdict(int)
@@ -40,34 +39,30 @@ class Queue:
 
     def run(self, messages: Iterable[Sent]) -> dict[Sent, float]:
         """Seconds from the arrival of each message to the end of its job."""
-        events: list[tuple[float, int, list[Sent], bool]] = []
+        events: list[tuple[float, int, Sent, bool]] = []
         for number, message in enumerate(messages):
-            heapq.heappush(events, (message.at, number, [message], True))
+            heapq.heappush(events, (message.at, number, message, True))
         number = len(events)
         found: dict[Sent, float] = {}
         while events:
-            now, order, batch, has_arrived = heapq.heappop(events)
+            now, order, message, has_arrived = heapq.heappop(events)
             if has_arrived:
-                self._waiting[batch[0].group].append((now, order, batch[0]))
+                self._waiting[message.group].append((now, order, message))
             else:
-                self._end(now, batch)
+                self._end(now, message)
             while self._free and any(self._waiting.values()):
-                taken = [self._receive(now) for _ in range(min(self._batch, self._count()))]
+                taken = self._receive(now)
                 self._free -= 1
                 number += 1
-                found |= {message: now + message.seconds - message.at for message in taken}
-                ends = now + max(message.seconds for message in taken)
+                ends = now + taken.seconds
+                found[taken] = ends - taken.at
                 heapq.heappush(events, (ends, number, taken, False))
         return found
 
-    def _count(self) -> int:
-        return sum(map(len, self._waiting.values()))
-
-    def _end(self, now: float, batch: list[Sent]) -> None:
+    def _end(self, now: float, message: Sent) -> None:
         self._free += 1
-        for message in batch:
-            self._in_flight[message.group] -= 1
-            self._worked.append((now, message.group, message.seconds))
+        self._in_flight[message.group] -= 1
+        self._worked.append((now, message.group, message.seconds))
 
     def _receive(self, now: float) -> Sent:
         groups = [group for group, waiting in self._waiting.items() if waiting]

@@ -82,7 +82,7 @@ class ResolvedStack:
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """Properties of all resources of a type, by logical id, references resolved."""
         return {
-            logical: self.resolve(self._filled(resource.get("Properties", {})))
+            logical: self.resolve(self.filled(resource.get("Properties", {})))
             for logical, resource in self._declared.items()
             if resource["Type"] == kind
         }
@@ -97,7 +97,7 @@ class ResolvedStack:
             **self.service["provider"].get("environment", {}),
             **function.config.get("environment", {}),
         }
-        values = {key: _text(self.resolve(self._filled(v))) for key, v in declared.items()}
+        values = {key: _text(self.resolve(self.filled(v))) for key, v in declared.items()}
         folders = {folder.name: folder for folder in function.data}
         for key, value in values.items():
             folder = folders.get(value.partition("/")[0])
@@ -155,11 +155,12 @@ class ResolvedStack:
             ),
         }
 
-    def _filled(self, value: Any) -> Any:
+    def filled(self, value: Any) -> Any:
+        """A declared value with its `${…}` variables filled in; references stay."""
         if isinstance(value, dict):
-            return {self._filled(key): self._filled(item) for key, item in value.items()}
+            return {self.filled(key): self.filled(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [self._filled(item) for item in value]
+            return [self.filled(item) for item in value]
         if not isinstance(value, str):
             return value
         whole = VARIABLE.fullmatch(value)
@@ -176,7 +177,7 @@ class ResolvedStack:
             "aws": {"region": REGION, "accountId": ACCOUNT},
         }
         try:
-            return self._filled(known[source][address])
+            return self.filled(known[source][address])
         except KeyError as missing:
             raise UnresolvedError(f"{match[0]} has no value in process") from missing
 
@@ -222,7 +223,7 @@ class ResolvedStack:
         kind = self._kind(logical)
         if logical in self._declared:
             properties = self._declared[logical].get("Properties", {})
-            named = self._filled(properties.get(NAMED_BY.get(kind, ""), logical))
+            named = self.filled(properties.get(NAMED_BY.get(kind, ""), logical))
             return str(self.resolve(named))
         words = re.sub(r"(LambdaFunction|Role)$", "", logical).replace("Dash", "-")
         kebab = re.sub(r"(?<=[a-z])-?(?=[A-Z])", "-", words).lower()
