@@ -202,7 +202,8 @@ class Cloud:
     def _declared(self, function: str, kind: str) -> Row:
         events = self.aws.function(function).config["events"]
         found = next(event[kind] for event in events if kind in event)
-        return self.aws.template.filled(found)
+        declared: Row = self.aws.template.filled(found)
+        return declared
 
     def read_stream(self, function: str, table: str) -> StreamMapping:
         """Let a function read a table's stream, as in its function.yml."""
