@@ -1,4 +1,10 @@
-import type { AcknowledgmentMessage, ProgressMessage, RequestState } from "./contracts.js";
+import type { AssembleOptions } from "./assemble.js";
+import type {
+  AcknowledgmentMessage,
+  AssemblyDocument,
+  ProgressMessage,
+  RequestState,
+} from "./contracts.js";
 import { errorOf, JobFailedError } from "./errors.js";
 import { Http, type JobList, type ListOptions } from "./http.js";
 import { type Action, type End, isEnd, newId, type Payload, type Result } from "./protocol.js";
@@ -52,14 +58,52 @@ export function connect(url: string, token: Token, options: ConnectOptions = {})
 export class Jobplane {
   readonly jobs: Jobs;
   private readonly session: Session;
+  private readonly http: Http | null;
 
-  constructor(url: string, token: Token, { api, ...options }: ConnectOptions) {
-    this.session = new Session(url, token, options);
-    this.jobs = new Jobs(this.session, api === undefined ? null : new Http(api, token));
+  constructor(
+    url: string,
+    private readonly token: Token,
+    private readonly options: ConnectOptions,
+  ) {
+    const { api, ...rest } = options;
+    this.session = new Session(url, token, rest);
+    this.http = api === undefined ? null : new Http(api, token);
+    this.jobs = new Jobs(this.session, this.http);
   }
 
   get state(): ConnectionState {
     return this.session.state;
+  }
+
+  /**
+   * Sends files to S3 and runs a template over them; the document of the assembly. Rejects with an
+   * UploadError, and as `jobs.run`.
+   *
+   * A file of more than 8 MiB goes in parts. After a reload, call it again with the same files: what
+   * S3 has is not sent again.
+   */
+  async assemble(
+    files: Iterable<File>,
+    template: string,
+    options: AssembleOptions = {},
+  ): Promise<AssemblyDocument> {
+    const { api } = this.options;
+    if (api === undefined) throw new TypeError(missingApi("assemble"));
+    // An input's list of files changes with the input.
+    const chosen = [...files];
+    const { assembled } = await import("./assemble.js");
+    return assembled(this.jobs, api.replace(/\/$/, ""), this.token, chosen, template, options);
+  }
+
+  /** The document of an assembly; null if it does not exist yet. */
+  async assembly(id: string): Promise<AssemblyDocument | null> {
+    if (!this.http) throw new TypeError(missingApi("assembly"));
+    return this.http.assembly(id);
+  }
+
+  /** Whether the HTTP API's address is known. */
+  get hasApi(): boolean {
+    return this.http !== null;
   }
 
   /** Calls the listener at each change. Returns a function that ends this. */
@@ -170,10 +214,13 @@ export class Jobs {
   }
 
   private api(call: string): Http {
-    if (!this.http)
-      throw new TypeError(`jobs.${call} needs the option api of connect, the HTTP API's address`);
+    if (!this.http) throw new TypeError(missingApi(`jobs.${call}`));
     return this.http;
   }
+}
+
+function missingApi(call: string): string {
+  return `${call} needs the option api of connect, the HTTP API's address`;
 }
 
 /** The frame of a request; null when a browser can't send it by a socket. */

@@ -52,6 +52,21 @@ export class JobTimeoutError extends JobError {}
 /** The client was closed, or the service can't be reached or refuses the token. */
 export class ConnectionLostError extends JobplaneError {}
 
+/**
+ * A file of an assembly can't be stored. `unreadable`: the browser can't read it any more, or it was
+ * changed. `refused`: the service does not accept it. `failed`: the service can't be reached.
+ */
+export class UploadError extends JobplaneError {
+  constructor(
+    readonly reason: "unreadable" | "refused" | "failed" | "cancelled",
+    /** The file's name. */
+    readonly file: string | undefined,
+    message: string,
+  ) {
+    super(file === undefined ? message : `${file}: ${message}`);
+  }
+}
+
 /** A webhook must not be trusted; `reason` is missing, malformed, mismatch, stale, future or body. */
 export class WebhookError extends JobplaneError {
   constructor(

@@ -1,5 +1,5 @@
 import type { Job } from "./client.js";
-import type { ErrorBody, RequestState } from "./contracts.js";
+import type { AssemblyDocument, ErrorBody, RequestState } from "./contracts.js";
 import { errorOf, RefusedError } from "./errors.js";
 import { isObject } from "./protocol.js";
 import type { Token } from "./session.js";
@@ -43,6 +43,17 @@ export class Http {
       Object.entries(options).map(([name, value]): [string, string] => [name, String(value)]),
     );
     return (await this.call("GET", `jobs?${query}`)) as unknown as JobList;
+  }
+
+  /** The document of an assembly; null if it does not exist yet. */
+  async assembly(id: string): Promise<AssemblyDocument | null> {
+    try {
+      const document: unknown = await this.call("GET", `status/${encodeURIComponent(id)}`);
+      return document as AssemblyDocument;
+    } catch (error) {
+      if (error instanceof RefusedError && error.status === 404) return null;
+      throw error;
+    }
   }
 
   async replay(id: string): Promise<Job> {

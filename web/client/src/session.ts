@@ -5,6 +5,10 @@ import { isEnd, isGatewayError, missed, newId, now, parse, refusal } from "./pro
 /** A token, or a function that returns a new one for each connection. */
 export type Token = string | (() => string | Promise<string>);
 
+export async function tokenOf(token: Token): Promise<string> {
+  return typeof token === "string" ? token : await token();
+}
+
 export type ConnectionState = "connecting" | "open" | "waiting" | "closed";
 
 export interface SessionOptions {
@@ -178,8 +182,7 @@ export class Session {
       return;
     }
     try {
-      const token = typeof this.token === "string" ? this.token : await this.token();
-      url.searchParams.set("Authorization", token);
+      url.searchParams.set("Authorization", await tokenOf(this.token));
     } catch {
       this.lost("the token function failed");
       return;

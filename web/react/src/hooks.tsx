@@ -5,6 +5,7 @@ import {
   type Jobplane,
   type JobplaneError,
   type ProgressMessage,
+  RefusedError,
   type ServerMessage,
 } from "@jobplane/client";
 import { createContext, type JSX, type ReactNode, useContext, useEffect, useState } from "react";
@@ -102,22 +103,23 @@ export interface AssemblyView {
 /**
  * The document of an assembly, read every `every` milliseconds until it has ended.
  *
- * `read` is by default a GET of `${url}/status/${id}` with the cookies of the page.
+ * By default the client of the provider reads it. With `url`, or without an HTTP API, it is a GET of
+ * `${url}/status/${id}` with the cookies of the page, and `read` is your own way.
  */
 export function useAssembly(
   id: string | null,
-  {
-    url = "/api/jobplane",
-    every = 2_000,
-    read,
-  }: { url?: string; every?: number; read?: ReadAssembly } = {},
+  { url, every = 2_000, read }: { url?: string; every?: number; read?: ReadAssembly } = {},
 ): AssemblyView {
+  const client = useContext(Context);
   const empty: AssemblyView = { status: null, loading: true, error: null };
   const [seen, setSeen] = useState({ id, view: empty });
   useEffect(() => {
     if (id === null) return;
     const stopped = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
+    const ofClient = url === undefined && client?.hasApi ? client : null;
+    const reader =
+      read ?? (ofClient ? (id: string) => ofClient.assembly(id) : fetched(url ?? "/api/jobplane"));
     let view: AssemblyView = { status: null, loading: true, error: null };
     const show = (change: Partial<AssemblyView>): void => {
       if (stopped.signal.aborted) return;
@@ -126,12 +128,12 @@ export function useAssembly(
     };
     const look = async (): Promise<void> => {
       try {
-        const status = await (read ?? fetched(url))(id, stopped.signal);
+        const status = await reader(id, stopped.signal);
         if (status) show({ status, loading: false, error: null });
         if (status && hasEnded(status)) return;
       } catch (error) {
         show({ loading: false, error: error instanceof Error ? error.message : String(error) });
-        if (error instanceof Refused) return;
+        if (error instanceof Refused || isFinal(error)) return;
       }
       if (!stopped.signal.aborted) timer = setTimeout(look, every);
     };
@@ -140,12 +142,17 @@ export function useAssembly(
       stopped.abort();
       clearTimeout(timer);
     };
-  }, [id, url, every, read]);
+  }, [client, id, url, every, read]);
   return seen.id === id ? seen.view : empty;
 }
 
 /** An answer that a repetition does not change. */
 class Refused extends Error {}
+
+function isFinal(error: unknown): boolean {
+  const status = error instanceof RefusedError ? error.status : undefined;
+  return status !== undefined && status < 500 && status !== 429;
+}
 
 function fetched(url: string): ReadAssembly {
   return async (id, signal) => {

@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+// The tests share one stage and one browser, and wait for conditions: these limits only end a run
+// in which a condition never comes true.
+export default defineConfig({
+  test: {
+    globalSetup: "./stage.ts",
+    fileParallelism: false,
+    testTimeout: 600_000,
+    hookTimeout: 600_000,
+  },
+});
