@@ -8,7 +8,9 @@ export function Job(props: { id: string; payload: Payload<"delay"> | null }): JS
   const [id, setId] = useState(props.payload ? null : props.id);
   const { state, ended, ...job } = useJob(id);
   const [seen, setSeen] = useState<string[]>([]);
-  useEffect(() => setSeen((before) => [...before, state]), [state]);
+  useEffect(() => {
+    setSeen((before) => (before.at(-1) === state ? before : [...before, state]));
+  }, [state]);
   const start = async (payload: Payload<"delay">): Promise<void> => {
     await client.jobs.start("delay", payload, { id: props.id });
     setId(props.id);
@@ -105,6 +107,8 @@ function stored(): Jobs {
   return JSON.parse(localStorage.getItem("jobs") ?? "{}") as Jobs;
 }
 
+const followed = new Set<string>();
+
 /** One id makes one job: after a reload, the same call follows the job that runs. */
 function start(client: Jobplane, id: string, seconds: number): void {
   const note = (more: number): void => {
@@ -112,6 +116,8 @@ function start(client: Jobplane, id: string, seconds: number): void {
     jobs[id] = { seconds, ends: (jobs[id]?.ends ?? 0) + more };
     localStorage.setItem("jobs", JSON.stringify(jobs));
   };
+  if (followed.has(id)) return;
+  followed.add(id);
   note(0);
   void client.jobs.run("delay", { seconds, steps: 5 }, { id }).then(
     () => note(1),

@@ -66,7 +66,7 @@ export class Jobplane {
     private readonly options: ConnectOptions,
   ) {
     const { api, ...rest } = options;
-    this.session = new Session(url, token, rest);
+    this.session = new Session(url, token, rest, api?.replace(/\/$/, "") ?? null);
     this.http = api === undefined ? null : new Http(api, token);
     this.jobs = new Jobs(this.session, this.http);
   }

@@ -11,6 +11,16 @@ export async function tokenOf(token: Token): Promise<string> {
 
 export type ConnectionState = "connecting" | "open" | "waiting" | "closed";
 
+/** What the session uses of a WebSocket. */
+export interface Socket {
+  onopen: (() => void) | null;
+  onmessage: ((event: { data: string }) => void) | null;
+  onerror: (() => void) | null;
+  onclose: (() => void) | null;
+  send: (frame: string) => void;
+  close: () => void;
+}
+
 export interface SessionOptions {
   /** Milliseconds between two pings; API Gateway closes a socket after ten idle minutes. */
   pingEvery?: number;
@@ -52,6 +62,12 @@ const backoffBase = 1_000;
 const backoffMost = 30_000;
 const mostRetries = 5;
 const firstFailures = 5;
+/** After two failures in a row the HTTP API takes the socket's place for the third attempt. */
+const pollingTurn = 3;
+/** Milliseconds until a socket is tried again. */
+const pollingAge = 10 * 60_000;
+/** Milliseconds for the first handshake, where the HTTP API can take the socket's place. */
+const firstHandshake = 10_000;
 
 /**
  * One user's requests, over any number of connections.
@@ -66,8 +82,12 @@ export class Session {
   private readonly requests = new Map<string, Request>();
   private readonly subscribing = new Map<string, string>();
   private readonly options: Required<SessionOptions>;
-  private socket: WebSocket | null = null;
+  private socket: Socket | null = null;
   private connections = 0;
+  /** Whether the service was reached, by whatever way. */
+  private reached = false;
+  /** Milliseconds for which a renewable token is good. */
+  private tokenAge = Number.POSITIVE_INFINITY;
   private failures = 0;
   private failure: Error | null = null;
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -80,6 +100,7 @@ export class Session {
     private readonly url: string,
     private readonly token: Token,
     options: SessionOptions,
+    private readonly api: string | null,
   ) {
     this.options = {
       pingEvery: 240_000,
@@ -181,30 +202,45 @@ export class Session {
       this.close(new ConnectionLostError("the URL must begin with wss:// or ws://"));
       return;
     }
+    let token: string;
     try {
-      url.searchParams.set("Authorization", await tokenOf(this.token));
+      token = await tokenOf(this.token);
     } catch {
       this.lost("the token function failed");
       return;
     }
+    url.searchParams.set("Authorization", token);
+    this.tokenAge = typeof this.token === "string" ? Number.POSITIVE_INFINITY : 0.9 * ageOf(token);
+    const api = (this.failures + 1) % pollingTurn ? null : this.api;
+    const Polling = api === null ? null : (await import("./polling.js")).PollingSocket;
     if (this.state !== "connecting" || this.socket) return;
-    const socket = new this.options.WebSocket(url);
+    const socket: Socket =
+      api !== null && Polling
+        ? new Polling(api, token)
+        : (new this.options.WebSocket(url) as unknown as Socket);
     this.socket = socket;
-    this.after("answer", this.options.answerWithin, () => this.lost("the handshake got no answer"));
-    socket.onopen = () => this.socket === socket && this.opened();
+    const { answerWithin } = this.options;
+    const isFirst = this.api !== null && !this.reached;
+    this.after("answer", isFirst ? Math.min(firstHandshake, answerWithin) : answerWithin, () =>
+      this.lost("the handshake got no answer"),
+    );
+    socket.onopen = () => this.socket === socket && this.opened(Polling !== null);
     socket.onmessage = ({ data }) => this.socket === socket && this.receive(data);
     // Says nothing: `close` follows. Without a listener, some implementations throw.
     socket.onerror = () => {};
     socket.onclose = () => this.socket === socket && this.lost("the connection was lost");
   }
 
-  private opened(): void {
+  private opened(isPolling: boolean): void {
     this.connections += 1;
+    // Of the HTTP API, only an answer shows that it can be reached.
+    this.reached ||= !isPolling;
     this.subscribing.clear();
     this.become("open");
     this.stop("answer");
     this.after("ping", this.options.pingEvery, () => this.ping());
-    this.after("age", this.options.maxAge, () => {
+    const age = Math.min(this.options.maxAge, this.tokenAge, isPolling ? pollingAge : Infinity);
+    this.after("age", age, () => {
       this.drop();
       void this.connect();
     });
@@ -217,7 +253,7 @@ export class Session {
     if (this.failure) return;
     this.failures += 1;
     const { maxFailures } = this.options;
-    if (this.failures >= (this.connections ? maxFailures : Math.min(maxFailures, firstFailures))) {
+    if (this.failures >= (this.reached ? maxFailures : Math.min(maxFailures, firstFailures))) {
       const attempts = `${reason}, ${this.failures} times in a row`;
       this.close(new ConnectionLostError(`${attempts}; check the URL and the token`));
       return;
@@ -318,6 +354,7 @@ export class Session {
       }
     }
     this.failures = 0;
+    this.reached = true;
     if (id !== undefined) this.subscribing.delete(id);
     if (!request) return;
     if (!target) this.deliver(request, message);
@@ -401,5 +438,16 @@ export class Session {
       request.sentOn = 0;
       this.flush();
     });
+  }
+}
+
+/** Milliseconds until a JWT expires; infinite for another token, or a clock that is wrong. */
+function ageOf(token: string): number {
+  try {
+    const claims = (token.split(".")[1] as string).replace(/-/g, "+").replace(/_/g, "/");
+    const left = (JSON.parse(atob(claims)) as { exp: number }).exp * 1000 - Date.now();
+    return left > 0 ? left : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }

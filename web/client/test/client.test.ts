@@ -162,6 +162,14 @@ test("a token function gives a new token after a refusal", async () => {
   expect(service.tokens).toEqual(["t1", "t2"]);
 });
 
+test("a connection is replaced before its token expires", async () => {
+  const claims = (seconds: number): string =>
+    btoa(JSON.stringify({ exp: Date.now() / 1000 + seconds }));
+  client({}, () => `h.${claims(0.2)}.s`);
+  await until(() => service.tokens.length >= 3);
+  expect(service.received).toEqual([]);
+});
+
 test("an expired token that can't be replaced closes the client, and the error says why", async () => {
   service.intercept = ({ id }, socket) => {
     service.refuseMessage(socket, String(id), "UNAUTHORIZED");

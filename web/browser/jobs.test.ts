@@ -1,0 +1,116 @@
+import { randomUUID } from "node:crypto";
+import type { Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from "vitest";
+import { Traffic, World } from "./world.js";
+
+let world: World;
+
+beforeAll(async () => {
+  world = await World.start(inject("stage"));
+});
+
+afterEach(() => world.closePages());
+
+afterAll(() => world.stop());
+
+const ended = (page: Page) => page.locator('output[data-ended="true"]').waitFor({ timeout: 0 });
+const statesOf = (page: Page) => page.locator("output").textContent();
+
+/** Nothing is sent while many polls would have been due. */
+async function expectSilence(page: Page, traffic: Traffic): Promise<void> {
+  const before = traffic.count;
+  await page.waitForTimeout(1_000);
+  expect(traffic.count).toBe(before);
+}
+
+test.each([
+  [{ seconds: 1, steps: 4 }, "waiting running completed", "Completed"],
+  [{ seconds: 1, steps: 4, fail_at: 3 }, "waiting running failed", "Failed"],
+])("two tabs show a job from its start to its end: %o", async (payload, states, badge) => {
+  const id = randomUUID();
+  const context = await world.context();
+  const first = await world.page("job", { id, payload: JSON.stringify(payload) }, context);
+  const traffic = new Traffic(first);
+  await first.getByRole("button", { name: "Start" }).click();
+  await first.locator('[data-state="running"]').waitFor({ timeout: 0 });
+  const second = await world.page("job", { id }, context);
+  for (const page of [first, second]) {
+    await ended(page);
+    await page.locator(".jobplane-badge", { hasText: badge }).waitFor();
+  }
+  expect(await statesOf(first)).toBe(states);
+  await expectSilence(first, traffic);
+});
+
+test("a job that a user cancels is shown as cancelled", async () => {
+  const id = randomUUID();
+  const payload = JSON.stringify({ seconds: 60, steps: 60 });
+  const page = await world.page("job", { id, payload });
+  await page.getByRole("button", { name: "Start" }).click();
+  await page.locator('[data-state="running"]').waitFor({ timeout: 0 });
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await ended(page);
+  expect(await statesOf(page)).toBe("waiting running cancelled");
+});
+
+test("a job goes on when the token is renewed", async () => {
+  const page = await world.page("job", {
+    id: randomUUID(),
+    ttl: "3",
+    payload: JSON.stringify({ seconds: 8, steps: 8 }),
+  });
+  const before = world.tokens;
+  await page.getByRole("button", { name: "Start" }).click();
+  await ended(page);
+  expect(await statesOf(page)).toBe("waiting running completed");
+  expect(world.tokens - before).toBeGreaterThanOrEqual(1);
+});
+
+test("a job that ends while the browser is offline is shown when it is back", async () => {
+  const id = randomUUID();
+  const payload = JSON.stringify({ seconds: 2, steps: 4 });
+  const context = await world.context();
+  const page = await world.page("job", { id, payload }, context);
+  await page.getByRole("button", { name: "Start" }).click();
+  await page.locator('[data-state="running"]').waitFor({ timeout: 0 });
+  const other = await world.page("job", { id });
+  world.network.isDown = true;
+  await context.setOffline(true);
+  world.network.cut();
+  await page.waitForTimeout(3_000);
+  expect(await page.locator("output").getAttribute("data-ended")).toBe("false");
+  world.network.isDown = false;
+  await context.setOffline(false);
+  await ended(page);
+  await ended(other);
+  expect(await statesOf(page)).toBe("waiting running completed");
+});
+
+/** DROPS=1000 for more of them. */
+const drops = Number(process.env.DROPS ?? 50);
+
+test(`each job ends once over ${drops} random drops and reloads, and then nothing is sent`, async () => {
+  const page = await world.page("ends");
+  const traffic = new Traffic(page);
+  type Ends = Record<string, { ends: number }>;
+  const stored = async (): Promise<Ends> =>
+    JSON.parse((await page.evaluate(() => localStorage.getItem("jobs"))) ?? "{}");
+  const running = async (): Promise<number> =>
+    Object.values(await stored()).filter(({ ends }) => !ends).length;
+  for (let drop = 0; drop < drops; drop += 1) {
+    for (let free = 5 - (await running()); free > 0; free -= 1) {
+      const call = `start(${JSON.stringify(randomUUID())}, ${1 + Math.random() * 2})`;
+      await page.evaluate(call);
+    }
+    await page.waitForTimeout(Math.random() * 300);
+    if (Math.random() < 0.5) world.network.cut();
+    else await page.reload();
+  }
+  await vi.waitFor(async () => expect(await running()).toBe(0), {
+    timeout: 300_000,
+    interval: 200,
+  });
+  const ends = Object.values(await stored()).map((job) => job.ends);
+  expect(ends).toEqual(ends.map(() => 1));
+  await expectSilence(page, traffic);
+});
