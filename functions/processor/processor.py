@@ -41,6 +41,7 @@ from jobplane_keys import (
     MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
     PUBLIC_ASSEMBLY_FIELDS,
+    TENANT_SHARDS,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
@@ -66,6 +67,7 @@ from jobplane_keys import (
     shown_result,
     split_owner_key,
     split_request_key,
+    tenant_shards,
     to_item,
     ttl_after,
     unknown_template,
@@ -126,6 +128,7 @@ TEMPLATES_INDEX_PATH = os.environ.get("TEMPLATES_INDEX_PATH", "templates/index.j
 BRANCH = os.environ.get("BRANCH", "main")
 LEASE_SECONDS = int(os.environ.get("LEASE_SECONDS", "120"))
 IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
+TENANT_PARTITIONS = int(os.environ.get("TENANT_SHARDS", TENANT_SHARDS))
 MAX_JOB_SECONDS = int(os.environ.get("MAX_JOB_SECONDS", "86400"))
 MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
 VERSION = os.environ.get("VERSION", "0.1.0")
@@ -1059,12 +1062,12 @@ REPORT_COLUMNS = (
 
 def report_entries(job: Job, tenant_id: str, first: date, last: date) -> Iterator[Row]:
     """The entries to count: one for each request and assembly that began in the range."""
-    sources: tuple[tuple[str, Callable[[Row], Row]], ...] = (
-        (REQUESTS, request_counts),
-        (ASSEMBLIES, assembly_counts),
-    )
-    for number, (table, counts) in enumerate(sources):
-        for item in tenant_items(table, tenant_id, first, last):
+    sources: list[tuple[str, str, Callable[[Row], Row]]] = [
+        *((REQUESTS, each, request_counts) for each in tenant_shards(tenant_id, TENANT_PARTITIONS)),
+        (ASSEMBLIES, tenant_id, assembly_counts),
+    ]
+    for number, (table, partition, counts) in enumerate(sources):
+        for item in partition_items(table, partition, first, last):
             done = (date.fromisoformat(item["created_at"][:10]) - first).days
             share = (number + done / ((last - first).days + 1)) / len(sources)
             job.report(100 * share, "Reading")
@@ -1110,8 +1113,8 @@ def render_report(rows: list[Row], payload: Row) -> tuple[bytes, str]:
     return text.getvalue().encode(), "text/csv"
 
 
-def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterator[Row]:
-    """A tenant's items that were created in the range, both days included, oldest first."""
+def partition_items(table: str, partition: str, first: date, last: date) -> Iterator[Row]:
+    """What a partition of by-tenant has of these days, both included, oldest first."""
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
     return query_items(
         dynamodb,
@@ -1119,7 +1122,7 @@ def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterato
         IndexName="by-tenant",
         KeyConditionExpression="tenant_id = :tenant AND created_at BETWEEN :first AND :end",
         ExpressionAttributeValues=to_item(
-            {":tenant": tenant_id, ":first": first.isoformat(), ":end": f"{end:%Y-%m-%d}"}
+            {":tenant": partition, ":first": first.isoformat(), ":end": f"{end:%Y-%m-%d}"}
         ),
     )
 

@@ -31,6 +31,7 @@ from jobplane_keys import (
     IN_FLIGHT_SHARDS,
     MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
+    TENANT_SHARDS,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
@@ -53,6 +54,7 @@ from jobplane_keys import (
     server_message,
     shown_result,
     subscriptions_table,
+    tenant_shard,
     to_item,
     unknown_template,
     upload_prefix,
@@ -99,6 +101,7 @@ BRANCH = os.environ.get("BRANCH", "main")
 MAX_PUT_BYTES = 5 * 1024**3
 MAX_UPLOAD_BYTES = min(int(os.environ.get("MAX_UPLOAD_BYTES", MAX_PUT_BYTES)), MAX_PUT_BYTES)
 IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
+TENANT_PARTITIONS = int(os.environ.get("TENANT_SHARDS", TENANT_SHARDS))
 MAX_RUNNING_PER_TENANT = int(os.environ.get("MAX_RUNNING_PER_TENANT", "0"))
 VERSION = os.environ.get("VERSION", "0.1.0")
 
@@ -449,7 +452,7 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     row = {
         "owner": request.owner,
         "request_id": request.id,
-        "tenant_id": request.connection["tenant_id"],
+        "tenant_id": tenant_shard(request.connection["tenant_id"], request.id, TENANT_PARTITIONS),
         "connection_id": request.connection_id,
         "action": request.action,
         **place,

@@ -491,6 +491,16 @@ def test_a_request_has_one_of_four_in_flight_shards() -> None:
     assert pinned == [f"lease-{shard}" for shard in "020213132013"]
 
 
+def test_a_tenants_requests_are_in_its_own_shards() -> None:
+    """The first is that of versions with one; no other tenant's id can be a shard's name."""
+    assert keys.tenant_shards("acme") == ["acme"]
+    assert keys.tenant_shard("acme", "req-1") == "acme"
+    shards = keys.tenant_shards("acme", 4)
+    assert shards == ["acme", "acme\n1", "acme\n2", "acme\n3"]
+    assert {keys.tenant_shard("acme", f"req-{n}", 4) for n in range(100)} == set(shards)
+    assert not any(name.isprintable() for name in shards[1:])
+
+
 def test_ttl_is_whole_seconds() -> None:
     assert keys.ttl_after(10.9, 5) == 15
 

@@ -21,7 +21,13 @@ from botocore.exceptions import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobplane_keys import MAX_MESSAGE_BYTES, ValidationError, in_flight_shard, owner_key
+from jobplane_keys import (
+    MAX_MESSAGE_BYTES,
+    ValidationError,
+    in_flight_shard,
+    owner_key,
+    tenant_shard,
+)
 from jobplane_leases import store_payload
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.stack import (
@@ -1668,9 +1674,10 @@ DAYS = ("2026-10-31", "2026-11-01", "2026-11-15", "2026-11-30", "2026-12-01")
 def history(stack: Stack) -> None:
     """On each of five days a completed delay and a failed echo; two assemblies; two tenants."""
     for tenant in ("tenant-1", "tenant-2"):
-        own: Row = {"owner": owner_key(tenant, "user-5"), "tenant_id": tenant}
         for day in DAYS:
             first, last = f"{day}T00:00:00.000Z", f"{day}T23:59:59.999Z"
+            shard = tenant_shard(tenant, day, 4)
+            own: Row = {"owner": owner_key(tenant, "user-5"), "tenant_id": shard}
             failed = ended(f"failed-{day}", "FAILED", action="echo", created_at=last, **own)
             stack.put("requests", ended(f"done-{day}", created_at=first, **own), failed)
         noon = {"tenant_id": tenant, "user_id": "user-5", "created_at": "2026-11-15T12:00:00.000Z"}

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
+from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, tenant_shard, upload_prefix
 from jobplane_leases.callbacks import new_token
 from jobplane_models.answers import RequestState
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
@@ -362,7 +362,7 @@ def test_the_identity_comes_only_from_the_connections_row(router: Router, stack:
     answer = router.ask("delay", {"seconds": 0}, id="req-1", metadata=lies)
     assert answer["type"] == "acknowledgment"
     (row,) = stack.items("requests")
-    assert (row["owner"], row["tenant_id"]) == (OWNER, "tenant-1")
+    assert (row["owner"], row["tenant_id"]) == (OWNER, tenant_shard("tenant-1", "req-1", 4))
     report = {"start_date": "2026-11-01", "end_date": "2026-11-02"}
     assert router.refused("generate_report", report, metadata=lies)["code"] == "FORBIDDEN"
 
@@ -643,8 +643,9 @@ def test_a_queued_request_is_a_row_with_these_attributes(router: Router, stack: 
     assert row.pop("lease_shard").startswith("lease-")
     assert row.pop("write_id")
     assert row == {
-        "owner": OWNER, "request_id": "req-1", "tenant_id": "tenant-1", "connection_id": "conn-1",
-        "action": "delay", "status": "PENDING", "attempts": 0, "max_attempts": 4,
+        "owner": OWNER, "request_id": "req-1", "tenant_id": "tenant-1\n1",
+        "connection_id": "conn-1", "action": "delay", "status": "PENDING", "attempts": 0,
+        "max_attempts": 4,
         "payload": '{"fail_at":null,"seconds":2.0,"steps":4,"transient":false}',
         "metadata": {"trace": "abc"}, "cancel_requested": False, "on_disconnect": "detach",
         "subscriber_count": 0,

@@ -278,6 +278,17 @@ def test_the_documented_capacity_of_the_in_flight_index_is_right(stack: InProces
     assert met.startswith(f"{shards * 1000 // 4:,} jobs that start in a second")
 
 
+def test_the_documented_capacity_of_the_by_tenant_index_is_right(stack: InProcess) -> None:
+    """An entry is written when a job is queued, taken and ended."""
+    shards = stack.template.parameters["tenantShards"]
+    for name in ("router", "processor"):
+        assert stack.load(name).TENANT_PARTITIONS == shards
+    rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
+    default, met = rows["DynamoDB, index `by-tenant`"]
+    assert default == f"{shards} partitions a tenant, of 1,000 writes a second"
+    assert met.startswith(f"{shards * 1000 // 3:,} jobs of one tenant that start in a second")
+
+
 def test_the_documented_lifetime_of_rows_is_that_of_the_code() -> None:
     assert f"gone after {keys.REQUEST_TTL_SECONDS // DAY} days in any case" in DOCUMENT
 

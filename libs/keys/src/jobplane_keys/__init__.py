@@ -56,10 +56,13 @@ from jobplane_keys._queues import unreadable_record
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
+    TENANT_SHARDS,
     TERMINAL_STATUSES,
     RequestStatus,
     in_flight_shard,
     shown_result,
+    tenant_shard,
+    tenant_shards,
 )
 from jobplane_keys._tables import (
     ASSEMBLY_TTL_SECONDS,
@@ -178,6 +181,9 @@ __all__ = [
     "from_item",
     "from_value",
     "in_flight_shard",
+    "tenant_shard",
+    "tenant_shards",
+    "TENANT_SHARDS",
     "input_queue_name",
     "interrupt_id",
     "interrupt_queue_name",

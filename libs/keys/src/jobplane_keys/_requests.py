@@ -31,6 +31,9 @@ TERMINAL_STATUSES = frozenset(
 # Of a stage without the parameter `inFlightShards`.
 IN_FLIGHT_SHARDS = 4
 
+# Of a stage without the parameter `tenantShards`.
+TENANT_SHARDS = 1
+
 # The sweeper puts a request back into the stream that no worker has taken by then.
 PICK_UP_SECONDS = 300
 
@@ -38,6 +41,20 @@ PICK_UP_SECONDS = 300
 def in_flight_shard(request_key: str, shards: int = IN_FLIGHT_SHARDS) -> str:
     """The partition of the in-flight index for a request that has not ended."""
     return f"lease-{zlib.crc32(request_key.encode()) % shards}"
+
+
+def tenant_shards(tenant_id: str, shards: int = TENANT_SHARDS) -> list[str]:
+    """The partitions of the index by-tenant that have a tenant's requests.
+
+    The first is the tenant's id, as in versions with one partition; no tenant's id has a line
+    break.
+    """
+    return [tenant_id, *(f"{tenant_id}\n{number}" for number in range(1, shards))]
+
+
+def tenant_shard(tenant_id: str, request_id: str, shards: int = TENANT_SHARDS) -> str:
+    """The partition of the index by-tenant for a request."""
+    return tenant_shards(tenant_id, shards)[zlib.crc32(request_id.encode()) % shards]
 
 
 def shown_result(row: Mapping[str, Any], text: str, sign: Callable[[str], str]) -> Any:
