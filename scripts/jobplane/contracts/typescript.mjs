@@ -6,7 +6,7 @@ import { compile } from "json-schema-to-typescript";
 const schema = JSON.parse(readFileSync(0, "utf8"));
 const types = await compile(schema, schema.title, {
   additionalProperties: false,
-  bannerComment: "// Made by `jobplane schema` from the models in libs/models; not to be edited.",
+  bannerComment: `// Made by \`jobplane schema\` from ${process.argv[2]}; not to be edited.`,
   ignoreMinAndMaxItems: true,
   style: { printWidth: 100 },
   unreachableDefinitions: true,

@@ -26,11 +26,16 @@ def typescript_of(contracts: Sequence[Contract], repository: Repository) -> str:
         "required": [c.name for c in contracts],
         "$defs": definitions,
     }
+    return typescript_from(root, "the models in libs/models", repository)
+
+
+def typescript_from(schema: Any, source: str, repository: Repository) -> str:
+    """The types of a JSON Schema's definitions; `source` says in the file what they are made of."""
     return run_quietly(
-        ["node", SCRIPT],
+        ["node", SCRIPT, source],
         cwd=repository.root,
         what="json-schema-to-typescript",
-        given=json.dumps(typed(root)),
+        given=json.dumps(typed(schema)),
     )
 
 

@@ -3,7 +3,8 @@
 A column of keys is never cut: lines may become wider than the terminal.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from rich import box
 from rich.console import Console
@@ -23,8 +24,12 @@ def table(
     *,
     right: Collection[str] = (),
     unbroken: Collection[str] = (),
+    styles: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
-    """Rows of plain text; `right` columns are right-aligned, `unbroken` ones are never wrapped."""
+    """Rows of plain text; `right` columns are right-aligned, `unbroken` ones are never wrapped.
+
+    `styles` has the styles of words that fill a cell.
+    """
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows = list(rows)
     for number, heading in enumerate(headings):
@@ -37,7 +42,7 @@ def table(
             min_width=widest if heading in unbroken else None,
         )
     for row in rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
     return drawn
 
 

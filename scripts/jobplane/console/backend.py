@@ -1,0 +1,175 @@
+"""A stage's names, clients and functions, with the operator's credentials."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import ClientError
+
+from jobplane.console import api
+from jobplane.console.runs import Runs
+from jobplane.deploy.description import describe
+from jobplane.deploy.templates import templates
+from jobplane.stage.stages import Stage
+from jobplane.tree.repository import Repository
+
+INVOKE_SECONDS = 120
+PARAMETER_SECONDS = 60
+
+# The function without which a stage does not have a page.
+NEEDED = {
+    "jobs": "router",
+    "workspaces": "claim",
+    "files": "state-manager",
+    "webhooks": "deliver-webhook",
+}
+
+
+class ProblemError(Exception):
+    """What the page gets instead of an answer; `code` is one of `api.ProblemText`."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class NotAvailableError(ProblemError):
+    """The stage does not have a function, table or queue."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(404, "NOT_AVAILABLE", f"this stage has no {what}")
+
+
+class FunctionFailedError(ProblemError):
+    """A function raised an error."""
+
+    def __init__(self, function: str, error: Mapping[str, Any]) -> None:
+        text = f"{error.get('errorType', 'Error')}: {error.get('errorMessage', '')}".rstrip(": ")
+        remedy = f"its log says more: jobplane logs {function}"
+        super().__init__(502, "FUNCTION_ERROR", f"{function} raised {text}; {remedy}")
+
+
+@dataclass
+class Backend:
+    """A stage as an operator reaches it. Its threads share it."""
+
+    stage: Stage
+    read_only_because: str | None = None
+    runs: Runs = field(default_factory=Runs)
+    _clients: dict[str, Any] = field(default_factory=dict)
+    _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def repository(self) -> Repository:
+        return self.stage.repository
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The names of the stage's functions, tables, queues and state machines."""
+        state = self.stage.read_state()
+        return state.description if state is not None else describe(self.stage)
+
+    def check(self) -> None:
+        """Read the names and the operator's identity now; raises an error with the remedy."""
+        _ = self.description, self.operator
+
+    def client(self, service: str) -> Any:
+        """A client, which is made once: sessions of boto3 are not made for threads."""
+        with self._lock:
+            if service not in self._clients:
+                more = {"read_timeout": INVOKE_SECONDS} if service == "lambda" else {}
+                self._clients[service] = self.stage.client(service, max_pool_connections=32, **more)
+            return self._clients[service]
+
+    @property
+    def dynamodb(self) -> Any:
+        return self.client("dynamodb")
+
+    def table(self, name: str) -> str:
+        return self._named("table", name)
+
+    def queue(self, name: str) -> str:
+        """The URL of a queue."""
+        return self._named("queue", name)
+
+    def function(self, name: str) -> str:
+        return self._named("function", name)
+
+    def has(self, kind: str, name: str) -> bool:
+        return name in self.description[f"{kind}s"]
+
+    def _named(self, kind: str, name: str) -> str:
+        try:
+            found: str = self.description[f"{kind}s"][name]
+        except KeyError:
+            raise NotAvailableError(f"{kind} {name}") from None
+        return found
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
+        """The result of a function. Raises FunctionFailedError."""
+        answer = self.client("lambda").invoke(
+            FunctionName=self.function(function), Payload=json.dumps(event).encode()
+        )
+        result = json.loads(answer["Payload"].read() or "null")
+        if "FunctionError" in answer:
+            raise FunctionFailedError(function, result if isinstance(result, dict) else {})
+        return result
+
+    @cached_property
+    def in_flight_shards(self) -> int:
+        """The number of partitions of the index `in-flight`, as the stage was deployed."""
+        found = self.client("lambda").get_function_configuration(
+            FunctionName=self.function("router")
+        )
+        return int(found.get("Environment", {}).get("Variables", {}).get("IN_FLIGHT_SHARDS", 4))
+
+    @cached_property
+    def operator(self) -> str:
+        """The ARN of the credentials."""
+        return str(self.client("sts").get_caller_identity()["Arn"])
+
+    @cached_property
+    def parts(self) -> list[api.Part]:
+        """The pages for which the stage has a function."""
+        pages: tuple[api.Part, ...] = ("jobs", "workspaces", "files", "webhooks", "health")
+        return [page for page in pages if page not in NEEDED or self.has("function", NEEDED[page])]
+
+    def webhook_host(self, template_id: str) -> str | None:
+        """The host that a template's webhooks go to; None if this repository or the operator's
+        credentials don't say it. Its path is not shown: it may be a secret.
+        """
+        reference = self._webhook_urls.get(template_id)
+        if reference is None:
+            return None
+        kind, _, name = reference.partition(":")
+        url = self._parameter(name) if kind == "ssm" else reference
+        return urlsplit(url or "").netloc or None
+
+    @cached_property
+    def _webhook_urls(self) -> dict[str, str]:
+        names = self.repository.service, self.stage.name
+        found = {each.id: each.references(*names) for each in templates(self.repository)}
+        return {name: each["webhook_url"] for name, each in found.items() if "webhook_url" in each}
+
+    def _parameter(self, name: str) -> str | None:
+        """A parameter's value, read at most once a minute."""
+        value, until = self._parameters.get(name, (None, 0.0))
+        if time.monotonic() >= until:
+            try:
+                found = self.client("ssm").get_parameter(Name=name, WithDecryption=True)
+                value = str(found["Parameter"]["Value"])
+            except ClientError:
+                value = None
+            self._parameters[name] = (value, time.monotonic() + PARAMETER_SECONDS)
+        return value
+
+    def require_writable(self) -> None:
+        """Raises ProblemError if the console may only read."""
+        if self.read_only_because is not None:
+            raise ProblemError(403, "READ_ONLY", self.read_only_because)
