@@ -1,4 +1,4 @@
-"""The console: its server lets nobody else in, and its lists are those of the tables."""
+"""The console: its server lets no other client in, and its lists are those of the tables."""
 
 import http.client
 import json
@@ -260,7 +260,7 @@ FILTERS: list[dict[str, Any]] = [
     {"tag": "red"},
     {"tag": "red", "tenant": "tenant-0", "status": ["PENDING"]},
     {"since": iso_time(NOW + 5), "until": iso_time(NOW + 9)},
-    {"tenant": "nobody"},
+    {"tenant": "no-such"},
 ]
 
 
@@ -339,7 +339,7 @@ WAITS: list[tuple[dict[str, Any], str, str, bool]] = [
     ({"status": "RETRYING", "attempts": 1, "lease_until": NOW + 9, "lease_owner": "w"},
      "its worker keeps it", "within seconds", False),
     ({"status": "RETRYING", "lease_until": NOW + 9, "callback": {"sent": True, "expires": NOW}},
-     "answer from outside", "Whoever has the token", False),
+     "answer from outside", "The holder of the token", False),
     ({"starts_at": iso_time(NOW + 30)}, "have started as may", "start time", False),
 ]  # fmt: skip
 

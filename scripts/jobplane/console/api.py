@@ -799,7 +799,7 @@ class Resent(Shown):
 
 
 class Alarm(Shown):
-    """`section` is the runbook's text for it, in Markdown; `link` its place in docs."""
+    """`section` is the runbook's text for an alarm that rings, in Markdown; `link` its place."""
 
     name: str
     state: Literal["OK", "ALARM", "INSUFFICIENT_DATA"]

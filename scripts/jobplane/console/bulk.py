@@ -296,7 +296,7 @@ def _driven(backend: Backend, operation_id: str, run: Run) -> None:
     try:
         _run(backend, operation_id, run)
     except (ProblemError, ClientError, BotoCoreError) as error:
-        run.problem = f"stopped: {error}; resume it when that is mended"
+        run.problem = f"stopped: {error}; resume it afterwards"
 
 
 def _run(backend: Backend, operation_id: str, run: Run) -> None:
@@ -427,7 +427,7 @@ def _settle(backend: Backend, _action: str, row: Row) -> tuple[Row, str | None]:
 
 
 def _write(backend: Backend, row: Row, found: Mapping[tuple[str, str], Row]) -> Row:
-    """The row with these outcomes, written if nobody has changed it; else merged, and again."""
+    """The row with these outcomes, merged with those of other writers and written."""
     while found:
         at = iso_time(time.time())
         jobs = [

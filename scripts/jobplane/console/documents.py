@@ -11,7 +11,7 @@ EXPLAINED = {
     "delivered": "The receiver has accepted it.",
     "retrying": "The last attempt failed. The next one follows by itself, seven in all over 7"
     " hours; if the receiver works again, send it again now.",
-    "failed": "All attempts failed, and it is given up. Mend the receiver, then send it again.",
+    "failed": "All attempts failed, and it is given up. Correct the receiver, then send it again.",
     "disabled": "The receiver answered 410, which ends deliveries. If that was wrong, send it"
     " again.",
     "unsigned_refused": "It was not sent: the template has no secret to sign it with. Set the"

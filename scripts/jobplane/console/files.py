@@ -44,7 +44,7 @@ KINDS = {
         "Behind its manifest", "Its manifest is completed, it is not. Set it to completed."
     ),
     "stale_locks": ("Stale lock", "Its time is over; the next builder replaces it."),
-    "unreadable_times": ("Unreadable time", "A time of its row can't be read; mend the writer."),
+    "unreadable_times": ("Unreadable time", "A time of its row can't be read. Correct its writer."),
 }  # fmt: skip
 
 ISSUES = {

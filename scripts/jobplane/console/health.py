@@ -65,7 +65,7 @@ def _alarms(backend: Backend) -> Iterator[api.Alarm]:
                 since=iso_time(since.timestamp()) if since else None,
                 subject=backend.stage.names.short(subject) if subject else None,
                 section_title=title,
-                section=text,
+                section=text if alarm.get("StateValue") == "ALARM" else None,
                 link=f"{RUNBOOK.as_posix()}#{anchor}" if anchor else None,
             )
 

@@ -298,7 +298,7 @@ def _why(
         case RequestStatus.RETRYING if (callback := row.get("callback")) and callback.get("sent"):
             summary = "It waits for an answer from outside (a callback)."
             step = (
-                "Whoever has the token returns it; without an answer the callback times out at"
+                "The holder of the token returns it; without an answer the callback times out at"
                 f" {_clock(callback['expires'])}."
             )
             return summary, step, float(callback["expires"]), late

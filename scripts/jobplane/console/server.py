@@ -2,7 +2,7 @@
 
 The URL that the command prints has a token, which is good once: the browser gets a cookie for it.
 Pages of other sites can't use the console: the host must be loopback with this port (against DNS
-rebinding), and so must the origin of whoever changes something.
+rebinding), and so must the origin of a request that changes something.
 """
 
 import hashlib
@@ -233,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_answer(self, shown: api.Shown) -> None:
         content = shown.model_dump(mode="json")
-        # The time of an answer is no change.
+        # The time of an answer does not count as a change.
         same = {name: value for name, value in content.items() if name != "now"}
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:32]
         tag = {"ETag": f'"{digest}"'}
