@@ -1,4 +1,4 @@
-import type { ErrorBody } from "./contracts.js";
+import type { ErrorBody, ErrorCode } from "./contracts.js";
 
 /** Base class of all errors of this package. */
 export class JobplaneError extends Error {
@@ -9,7 +9,7 @@ export class JobplaneError extends Error {
 }
 
 interface Facts {
-  code: string;
+  code: ErrorCode;
   requestId?: string | undefined;
   /** Of the HTTP answer. */
   status?: number | undefined;
@@ -21,7 +21,7 @@ interface Facts {
 
 /** An error with the service's code. */
 class CodedError extends JobplaneError {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly requestId: string | undefined;
   readonly status: number | undefined;
   readonly details: unknown;
@@ -77,7 +77,7 @@ export class WebhookError extends JobplaneError {
   }
 }
 
-const ends: Record<string, typeof JobError> = {
+const ends: { [code in ErrorCode]?: typeof JobError } = {
   CANCELLED: JobCancelledError,
   TIMEOUT: JobTimeoutError,
 };

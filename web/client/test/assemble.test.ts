@@ -100,7 +100,7 @@ let ordered: { name: string; key: string }[] = [];
 const fileOf = (content: string, name = "film.mp4"): File =>
   new File([content], name, { type: "text/plain;charset=utf-8", lastModified: 1 });
 const content = "one part two partthree";
-const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy());
+const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 60_000);
 
 function assemble(files: File[], options: AssembleOptions = {}): Promise<unknown> {
   return client.assemble(files, "tpl", { store, wholeBytes: 8, parallel: 1, ...options });

@@ -36,7 +36,7 @@ afterEach(async () => {
   vi.restoreAllMocks();
 });
 
-const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy());
+const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 60_000);
 
 test("a job's progress and result arrive", async () => {
   const seen: number[] = [];

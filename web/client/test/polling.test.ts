@@ -80,7 +80,7 @@ function client(options: ConnectOptions = {}, token: string | (() => string) = "
   return made;
 }
 
-const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 10_000);
+const until = (check: () => unknown) => vi.waitFor(() => expect(check()).toBeTruthy(), 60_000);
 
 beforeEach(async () => {
   service = await Service.start();

@@ -121,7 +121,7 @@ function counted(count: number, noun: string): string {
 
 const units = ["B", "KB", "MB", "GB", "TB"];
 
-function Size({ bytes }: { bytes: number | undefined }): JSX.Element | null {
+export function Size({ bytes }: { bytes: number | undefined }): JSX.Element | null {
   if (bytes === undefined) return null;
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log(bytes) / Math.log(1024)), 4);
   const text = `${(bytes / 1024 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;

@@ -1,5 +1,13 @@
 import { type AssemblyDocument, connect, type ServerMessage } from "@jobplane/client";
-import { act, cleanup, render, renderHook, screen, waitFor } from "@testing-library/react";
+import {
+  act,
+  cleanup,
+  configure,
+  render,
+  renderHook,
+  screen,
+  waitFor,
+} from "@testing-library/react";
 import axe from "axe-core";
 import { type ReactNode, StrictMode } from "react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -44,6 +52,8 @@ const wrapper = ({ children }: { children: ReactNode }) => (
     <JobplaneProvider client={client}>{children}</JobplaneProvider>
   </StrictMode>
 );
+
+configure({ asyncUtilTimeout: 60_000 });
 
 beforeEach(() => {
   Peer.sent = [];
