@@ -5,28 +5,38 @@ import platform
 import re
 from pathlib import Path
 
+import botocore
 import pytest
 
 from lambdapack.thinning import cold_start
-from lambdapack.thinning.patches import PATCHES, PatchError, check_modules, patched
+from lambdapack.thinning.patches import PATCHES, PatchError, patched
 from lambdapack.thinning.patterns import precompile
 from lambdapack.thinning.sdk import cut_aliases, cut_handlers
-from lambdapack.thinning.slimming import begun_cold
+from lambdapack.thinning.slimming import CUT, begun_cold
 from lambdapack.thinning.trimming import trim, without_fields
 
 MODULE = Path("botocore/compat.py")
+INSTALLED = Path(botocore.__file__).parents[1]
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_a_patch_whose_place_does_not_occur_once_fails_the_build(times: int) -> None:
+def test_a_patch_whose_place_does_not_occur_once_does_not_fit(times: int) -> None:
     old, _ = PATCHES["botocore"][MODULE.as_posix()][0]
     with pytest.raises(PatchError, match=r"botocore/compat\.py has \d times what"):
         patched("botocore", MODULE, f"{old}\n" * times)
 
 
-def test_a_patch_for_a_missing_module_fails_the_build(tmp_path: Path) -> None:
-    with pytest.raises(PatchError, match=r"urllib3 no longer has urllib3/util/connection\.py"):
-        check_modules("urllib3", tmp_path)
+@pytest.mark.parametrize("package", PATCHES)
+def test_the_locked_versions_have_every_place(package: str) -> None:
+    """Otherwise starts become slower, and only a line of the build says so."""
+    for module in map(Path, PATCHES[package]):
+        source = (INSTALLED / module).read_text(encoding="utf-8")
+        assert patched(package, module, source) != source
+
+
+def test_the_locked_versions_have_every_module_that_is_left_out() -> None:
+    for modules in CUT.values():
+        assert all((INSTALLED / module).exists() for module in modules)
 
 
 def test_a_precompiled_pattern_equals_that_of_re() -> None:

@@ -331,13 +331,19 @@ class Builder:
     def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
         """The files that each distribution ships."""
         grants = sdk.Grants.of(function)
+        cut: Contents = {}
+        if self.settings.thin and self.settings.sdk == "cut" and "botocore" in folders:
+            try:
+                cut = sdk.cut_botocore(folders["botocore"], grants)
+            except sdk.UncuttableError as other:
+                LOG.info(f"{function.name}: this version of botocore ships whole: {other}")
         found: dict[str, Contents] = {}
         for name, folder in folders.items():
             files = _files_of(folder)
             if self.settings.thin:
-                if self.settings.sdk == "cut" and name == "botocore":
-                    files = sdk.cut_botocore(folder, grants)
-                elif self.settings.sdk == "cut" and name == "boto3" and "botocore" in folders:
+                if cut and name == "botocore":
+                    files = cut
+                elif cut and name == "boto3":
                     services = grants.services(_service_folders(folders["botocore"]))
                     files = sdk.cut_boto3(folder, grants, services)
                 files = {

@@ -1,7 +1,7 @@
 """Single places in third-party code that cost a cold start dearly and that no rule would find.
 
-Each is a text that must stand in its module exactly once, so that a new version of a library
-either has the place as it was or fails the build, with its name.
+Each is a text that must stand in its module exactly once. A module of another version of a library,
+which has another text there, ships without its patches, and the build says so.
 """
 
 from pathlib import Path
@@ -184,21 +184,8 @@ def patched(distribution: str, module: Path, source: str) -> str:
     for old, new in PATCHES.get(distribution, {}).get(module.as_posix(), ()):
         if source.count(old) != 1:
             raise PatchError(
-                f"{distribution}: {module} has {source.count(old)} times what "
-                f"lambdapack's patches.py replaces there once: {old.strip()!r}"
+                f"{module} has {source.count(old)} times what lambdapack's patches.py replaces "
+                f"there once: {old.strip()!r}"
             )
         source = source.replace(old, new)
     return source
-
-
-def check_modules(distribution: str, folder: Path) -> None:
-    """Check that the modules with patches exist.
-
-    Raises:
-        PatchError: a module does not exist.
-    """
-    for module in PATCHES.get(distribution, {}):
-        if not (folder / module).is_file():
-            raise PatchError(
-                f"{distribution} no longer has {module}, which lambdapack's patches.py changes"
-            )

@@ -75,12 +75,14 @@ class _Precompiler(ast.NodeTransformer):
                 known = self.constants if self._depth == 0 else {"re": re}
                 values = [_value(argument, known) for argument in arguments]
                 if None not in values and isinstance(values[0], str | bytes):
-                    self.found = True
-                    return _call(*values)
+                    call = _call(*values)
+                    self.found = self.found or call is not None
+                    return call or node
         return node
 
 
-def _call(pattern: str | bytes, flags: int = 0) -> ast.Call:
+def _call(pattern: str | bytes, flags: int = 0) -> ast.Call | None:
+    """The call that compiles nothing; None if it would give another pattern than `re.compile`."""
     parsed = _parser.parse(pattern, int(flags))
     words = _compiler._code(parsed, int(flags))
     state = parsed.state
@@ -89,7 +91,7 @@ def _call(pattern: str | bytes, flags: int = 0) -> ast.Call:
         indexes[index] = name
     rest = (int(flags) | state.flags, state.groups - 1, state.groupdict, tuple(indexes))
     if _sre.compile(pattern, rest[0], words, *rest[1:]) != re.compile(pattern, flags):
-        raise ValueError(f"the code compiled for {pattern!r} differs from that of re.compile")
+        return None
     code = struct.pack(f"<{len(words)}I", *words)
     values = (pattern, int(flags), _sre.MAGIC, code, *rest)
     arguments = ", ".join(map(repr, values))

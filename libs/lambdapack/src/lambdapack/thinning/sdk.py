@@ -53,6 +53,10 @@ UnknownClientMethodError.fmt += " (or its operation was cut: no IAM statement gr
 """
 
 
+class UncuttableError(Exception):
+    """This version of botocore has other files or lists than those that are cut."""
+
+
 @dataclass(frozen=True)
 class Grants:
     """The `service:Action` patterns of a function's statements, and its settings for the SDK."""
@@ -215,9 +219,14 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
 
     Args:
         root: the folder that holds `botocore/`, installed.
+
+    Raises:
+        UncuttableError: another version of botocore has other files or lists.
     """
     package = root / "botocore"
     data = package / "data"
+    if not data.is_dir() or not (package / "exceptions.py").is_file():
+        raise UncuttableError("it has no data, or no exceptions.py")
     files: dict[str, Path | bytes] = {
         path.relative_to(root).as_posix(): path for path in _files(root) if data not in path.parents
     }
@@ -274,7 +283,7 @@ def cut_handlers(source: str, names: set[str]) -> str:
         names: of the services kept, as events have them.
 
     Raises:
-        BuildError: BUILTIN_HANDLERS is not a list any more.
+        UncuttableError: BUILTIN_HANDLERS is not a list any more.
     """
 
     def is_kept(entry: ast.expr) -> bool:
@@ -289,7 +298,7 @@ def cut_handlers(source: str, names: set[str]) -> str:
 
     line, value = _assignment(source, "BUILTIN_HANDLERS")
     if not isinstance(value, ast.List):
-        raise BuildError("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
+        raise UncuttableError("botocore.handlers has no list BUILTIN_HANDLERS")
     value.elts = [entry for entry in value.elts if is_kept(entry)]
     return source.replace(line, f"BUILTIN_HANDLERS = {ast.unparse(value)}\n")
 
@@ -298,11 +307,11 @@ def cut_aliases(source: str, names: set[str]) -> str:
     """botocore's utils with the event aliases of the kept services alone.
 
     Raises:
-        BuildError: EVENT_ALIASES is not a dict any more.
+        UncuttableError: EVENT_ALIASES is not a dict any more.
     """
     line, value = _assignment(source, "EVENT_ALIASES")
     if not isinstance(value, ast.Dict):
-        raise BuildError("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
+        raise UncuttableError("botocore.utils has no dict EVENT_ALIASES")
     kept = {old: new for old, new in ast.literal_eval(value).items() if new in names}
     return source.replace(line, f"EVENT_ALIASES = {kept!r}\n")
 
@@ -438,8 +447,10 @@ def read_json(path: Path, *, missing_ok: bool = False) -> Any:
     if path.is_file():
         return json.loads(path.read_bytes())
     packed = path.with_name(path.name + ".gz")
-    if missing_ok and not packed.is_file():
-        return None
+    if not packed.is_file():
+        if missing_ok:
+            return None
+        raise UncuttableError(f"it has no {path.name}")
     return json.loads(gzip.decompress(packed.read_bytes()))
 
 

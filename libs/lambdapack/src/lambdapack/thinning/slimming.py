@@ -5,6 +5,7 @@ as it is written, so that tracebacks have its lines.
 """
 
 import ast
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from lambdapack import resolving
 from lambdapack.thinning import cold_start, deferral, patches, patterns, trimming
 from lambdapack.thinning.bytecode import cached, in_forks
+
+LOG = logging.getLogger("lambdapack")
 
 DEFERRED = frozenset(
     {
@@ -83,18 +86,20 @@ ALONE = (
 def slim(distributions: Iterable[tuple[str, Path]]) -> None:
     """Leave out tests and stubs of installed distributions and put off imports, in place.
 
-    What their modules import is noted first.
+    What their modules import is noted first. A module that a patch does not fit is logged.
     """
     from lambdapack.tools import run_quietly  # not there in the process below
 
     marked = [("+" if name in DEFERRED else "-") + str(folder) for name, folder in distributions]
     if marked:
         source = str(Path(__file__).parents[2])
-        run_quietly(
+        unfit = run_quietly(
             [sys.executable, "-S", "-P", "-c", ALONE, source, *marked],
             cwd=Path(source),
             what="deferring imports in installed packages",
         )
+        for line in sorted(unfit.splitlines()):
+            LOG.info("starts may be slower than with a newer version: %s", line)
 
 
 def main() -> None:
@@ -104,8 +109,6 @@ def main() -> None:
         sys.exit(1)
     jobs: list[Job] = []
     for folder in [folder for folder, is_deferred in folders.items() if is_deferred]:
-        for package in folder.iterdir():
-            patches.check_modules(package.name, folder)
         paths = sorted(
             path
             for path in folder.rglob("*.py")
@@ -158,8 +161,9 @@ def cut(contents: Mapping[str, Contents]) -> Contents:
     stubs: Contents = {}
     for name, modules in CUT.items():
         for module, (rest, naming) in modules.items():
-            if name in contents and not _is_named(naming, contents):
-                stubs |= _stub_for(contents[name], module, rest)
+            files = contents.get(name, {})
+            if _files_in(files, module) and not _is_named(naming, contents):
+                stubs |= _stub_for(files, module, rest)
     return stubs
 
 
@@ -173,14 +177,15 @@ def _is_named(naming: re.Pattern[bytes], contents: Mapping[str, Contents]) -> bo
     )
 
 
+def _files_in(files: Contents, module: str) -> set[str]:
+    """The files of a module; none in a version that lacks it."""
+    return {path for path in files if path == module or path.startswith(f"{module}/")}
+
+
 def _stub_for(files: Contents, module: str, rest: str) -> Contents:
     """The source of a stub, which explains why the module was left out."""
     is_file = module.endswith(".py")
-    gone = {module, cached(module)} if is_file else set()
-    gone |= {path for path in files if path.startswith(f"{module}/")}
-    if gone.isdisjoint(files):
-        raise FileNotFoundError(f"{module}, listed in {__name__}.CUT, does not exist")
-    for path in gone & files.keys():
+    for path in _files_in(files, module) | ({cached(module)} & files.keys() if is_file else set()):
         del files[path]
     target = module if is_file else f"{module}/__init__.py"
     files[target] = STUB.format(rest=rest).encode()
@@ -207,7 +212,10 @@ def _slim_module(
 ) -> None:
     source = path.read_text(encoding="utf-8")
     name = path.relative_to(folder)
-    source = patches.patched(name.parts[0], name, source)
+    try:
+        source = patches.patched(name.parts[0], name, source)
+    except patches.PatchError as unfit:  # of another version
+        os.write(1, f"{unfit}\n".encode())
     try:
         tree = ast.parse(source)
     except SyntaxError:  # for another Python version; this one never imports it
