@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,13 +18,14 @@ import lambdapack
 from jobplane.stage.framework import FRAMEWORK, install_framework
 from jobplane.tree.repository import Repository
 from lambdapack import BuildError, Project, Statements
-from lambdapack.environments import plain_environment
+from lambdapack.environments import plain_environment, uv_command
 from lambdapack.project import PYTHONS
 from lambdapack.requirements import PYTHON
 from tests.workspace.copies import command_environment, program, succeeded
 from tests.workspace.foreign_workspace import (
     HATCHLING,
     SETUPTOOLS,
+    SOURCES,
     UV_BUILD,
     Foreign,
     names,
@@ -36,6 +36,8 @@ from tests.workspace.unpacked import bare
 
 RETURNS_HELLO = "from {lib} import hello\n\n\ndef handler(event, context):\n    return hello()\n"
 HELLO = "def hello():\n    return 'hello'\n"
+SAM = "aws-sam-cli==1.170.0"
+NO_TELEMETRY = {"SAM_CLI_TELEMETRY": "0", "CDK_DISABLE_VERSION_CHECK": "1"}
 EXAMPLES = Path(lambdapack.__file__).parents[2] / "examples"
 OTHER = "3.12" if PYTHON == "3.13" else "3.13"
 
@@ -296,6 +298,66 @@ def test_the_same_bytes_come_twice_and_from_another_folder(
         assert (tmp_path / "out" / "orders.zip").read_bytes() == first
 
 
+CLOCK = """
+import datetime, time
+for name, value in {
+    "time": 2e9, "time_ns": 2 * 10**18, "gmtime": time.gmtime(2e9), "localtime": time.gmtime(2e9)
+}.items():
+    setattr(time, name, lambda *_, value=value: value)
+"""
+
+
+def test_the_same_bytes_come_on_another_day(foreign: Foreign, tmp_path: Path) -> None:
+    """Files have other dates, and so have the wheels that a backend writes, by its clock."""
+    flat_module_of_setuptools(foreign)
+    foreign.lock()
+    first = foreign.zip_of("orders").read_bytes()
+    for path in foreign.root.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(CLOCK)
+    program = "import runpy, sitecustomize; runpy.run_module('lambdapack', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "build", "orders", "--arch", "x86_64"],
+        cwd=foreign.root,
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join([str(tmp_path / "clock"), str(SOURCES)]),
+            "LAMBDAPACK_CACHE_DIR": str(tmp_path / "fresh"),
+            "SOURCE_DATE_EPOCH": "1700000000",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "orders.zip built" in done.stdout
+    assert (foreign.root / "dist" / "orders.zip").read_bytes() == first
+
+
+MACHINES = {"py3-none-any": "x86_64", "linux_x86_64": "x86_64", "linux_aarch64": "arm64"}
+
+
+@pytest.mark.parametrize("tag", MACHINES)
+def test_a_dependency_without_a_wheel_ships_as_one_that_is_built_by_hand(
+    foreign: Foreign, tag: str
+) -> None:
+    """If its sources are Python alone, they need none."""
+    version = f"cp{PYTHON.replace('.', '')}"
+    whole = tag if tag.startswith("py3") else f"{version}-{version}-{tag}"
+    sources = foreign.sdist("wanted", HELLO, tag=whole)
+    code = {"src/orders/__init__.py": RETURNS_HELLO.format(lib="wanted")}
+    foreign.member("services/orders", "wanted", files=code)
+    foreign.lock()
+    if tag != whole:
+        with pytest.raises(BuildError, match="or build one by `uv build --wheel`"):
+            foreign.zip_of("orders", arch=MACHINES[tag])
+        by_hand = ("build", "--wheel", "--quiet", "--out-dir", "vendor", sources)
+        run(uv_command(), *by_hand, cwd=foreign.root)
+        foreign.sources["wanted"] = f'{{ path = "vendor/wanted-1.0-{whole}.whl" }}'
+        foreign.lock()
+    assert result(foreign.zip_of("orders", arch=MACHINES[tag]), "orders") == "hello"
+
+
 def test_a_workspace_that_nobody_may_write_to_builds(foreign: Foreign, tmp_path: Path) -> None:
     """With a backend that writes beside the sources."""
     flat_module_of_setuptools(foreign)
@@ -311,6 +373,17 @@ def test_a_workspace_that_nobody_may_write_to_builds(foreign: Foreign, tmp_path:
     assert result(tmp_path / "out" / "orders.zip", "orders") == "hello"
 
 
+def test_caches_and_artifacts_within_the_member_are_not_its_sources(foreign: Foreign) -> None:
+    foreign.add("top", files={"src/top/__init__.py": HELLO})
+    run(uv_command(), "lock", "--quiet", cwd=foreign.root / "top")
+    for state in ("built", "unchanged"):
+        done = foreign.command(
+            "build", "--out", ".", cwd=foreign.root / "top", LAMBDAPACK_CACHE_DIR="cache"
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"top.zip {state}" in done.stdout
+
+
 def test_the_members_folder_says_which_one_is_meant(foreign: Foreign) -> None:
     libs_of_libs(foreign)
     foreign.lock()
@@ -323,13 +396,21 @@ def test_another_python_compiles_for_itself(foreign: Foreign) -> None:
     """If it is installed; else the error says how to install it."""
     libs_of_libs(foreign)
     foreign.lock()
-    done = foreign.command("build", "orders", "--python", OTHER)
+    others = [str(each) for each in (Path.home() / ".pyenv/versions").glob(f"{OTHER}.*/bin")]
+    path = os.pathsep.join([*others, os.environ["PATH"]])
+    done = foreign.command("build", "orders", "--python", OTHER, PATH=path)
     if done.returncode:
         assert f"run `uv python install {OTHER}`" in done.stderr
         return
+    archive = foreign.root / "dist" / "orders.zip"
     tag = f"cpython-{OTHER.replace('.', '')}"
-    found = names(foreign.root / "dist" / "orders.zip")
-    assert f"orders/__pycache__/__init__.{tag}.pyc" in found
+    assert f"orders/__pycache__/__init__.{tag}.pyc" in names(archive)
+    other = shutil.which(f"python{OTHER}", path=path)
+    assert other
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(archive.with_suffix(""))
+    script = "import sys; sys.path[:0] = sys.argv[1:]; import orders; print(orders.handler(0, 0))"
+    assert run(other, "-I", "-S", "-c", script, archive.with_suffix(""), cwd="/") == "hello\n"
 
 
 def test_the_newest_allowed_python_is_the_default(foreign: Foreign) -> None:
@@ -343,6 +424,30 @@ def test_the_newest_allowed_python_is_the_default(foreign: Foreign) -> None:
     lock.write_text(text.replace('">=3.12"', '">=3.99"', 1), encoding="utf-8")
     with pytest.raises(BuildError, match="widen requires-python"):
         Project.at(foreign.root).default_python()
+
+
+def test_another_version_of_a_library_ships_unpatched_and_whole(
+    foreign: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its other changes are made."""
+    foreign.wheel("botocore", {
+        "botocore/__init__.py": "V = 1\n",
+        "botocore/utils.py": "import decimal\n\n\ndef half():\n    return decimal.Decimal(1) / 2\n",
+        "botocore/data/s3/2006-03-01/service-2.json": "{}",
+    })  # fmt: skip
+    foreign.wheel("pydantic", {"pydantic/__init__.py": "W = 2\n"})
+    code = "import pydantic\nfrom botocore import V, utils\n\n\ndef handler(event, context):\n"
+    code += "    return [V, pydantic.W, 'decimal' in vars(utils), str(utils.half())]\n"
+    files = {"src/orders/__init__.py": code}
+    foreign.member("services/orders", "botocore", "pydantic", files=files)
+    foreign.lock()
+    allowed = Statements.of_actions(["s3:GetObject"])
+    with caplog.at_level("INFO", "lambdapack"):
+        archive = foreign.zip_of("orders", allowed=allowed)
+    assert result(archive, "orders") == [1, 2, False, "0.5"]
+    assert "botocore/utils.py has 0 times what" in caplog.text
+    assert "orders: this version of botocore ships whole: it has no data" in caplog.text
+    assert "botocore/data/s3/2006-03-01/service-2.json" in names(archive)
 
 
 @pytest.mark.parametrize("place", ["worktree", "zip", "other file system", "offline"])
@@ -438,9 +543,10 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=made))
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path | str, **variables: str) -> str:
     """The output of a program that must succeed, without an AWS account."""
-    return succeeded(program(*command, cwd=cwd, env=command_environment(Repository.here())))
+    env = command_environment(Repository.here()) | variables
+    return succeeded(program(*command, cwd=cwd, env=env))
 
 
 def greeting(folder: Path) -> str:
@@ -465,30 +571,43 @@ def test_serverless_deploys_the_zip_as_it_was_built(examples: Path) -> None:
     assert "s3:GetObject" in [action for each in found.statements for action in each["Action"]]
 
 
-def test_sam_gets_the_artifact_from_the_makefile(examples: Path, tmp_path: Path) -> None:
-    """`sam build` calls it so; cfn-lint accepts the template."""
-    run(
-        "make", "build-HelloFunction", f"ARTIFACTS_DIR={tmp_path / 'task'}",
-        f"LAMBDAPACK={sys.executable} -m lambdapack", cwd=examples,
-    )  # fmt: skip
-    assert greeting(tmp_path / "task") == "Hello, world!"
+def test_sam_builds_and_packages_the_example(examples: Path) -> None:
+    """By the command of its page; cfn-lint accepts the template."""
     template = examples / "sam/template.yaml"
+    command = ("sam", "build", "--template", "sam/template.yaml")
+    builds = f"{sys.executable} -m lambdapack"
+    run("uvx", "--quiet", "--from", SAM, *command, cwd=examples, LAMBDAPACK=builds, **NO_TELEMETRY)
+    assert greeting(examples / ".aws-sam/build/HelloFunction") == "Hello, world!"
     assert complaints_about(template.read_text(), "eu-west-1") == []
     assert Statements.read(template, None, "hello") is not None
 
 
-@pytest.mark.parametrize("tool", ["cdk/app.py", "terraform/main.tf"])
-def test_an_example_names_the_zip_its_handler_and_its_platform(
-    examples: Path, tmp_path: Path, tool: str
-) -> None:
-    text = (examples / tool).read_text()
+def test_cdk_takes_the_zip_as_it_was_built(examples: Path) -> None:
+    """Its asset is the zip; from what it writes the statements are read."""
+    run(sys.executable, "-m", "lambdapack", "build", "hello", "--python", PYTHON, cwd=examples)
+    run(
+        "uv", "run", "--quiet", "app.py", cwd=examples / "cdk", CDK_OUTDIR="cdk.out", **NO_TELEMETRY
+    )
+    written = examples / "cdk/cdk.out"
+    (function,) = of_type(
+        json.loads((written / "Hello.template.json").read_text()), "AWS::Lambda::Function"
+    ).values()
+    key, _, _ = function["Properties"]["Code"]["S3Key"].partition(".")
+    assert (written / f"asset.{key}.zip").read_bytes() == (examples / "dist/hello.zip").read_bytes()
+    found = Statements.read(written / "Hello.template.json", None, "hello")
+    assert found is not None
+    assert found.statements == []
+    again = ("--iam", "cdk/cdk.out/Hello.template.json", "--json")
+    run(sys.executable, "-m", "lambdapack", "build", "hello", *again, cwd=examples)
+
+
+def test_terraforms_example_names_the_zip_its_handler_and_its_platform(examples: Path) -> None:
+    text = (examples / "terraform/main.tf").read_text()
     run(sys.executable, "-m", "lambdapack", "build", "hello", "--python", PYTHON, cwd=examples)
     with zipfile.ZipFile(examples / "dist/hello.zip") as archive:
-        archive.extractall(tmp_path / "task")
-    assert greeting(tmp_path / "task") == "Hello, world!"
-    for expected in ("dist", "hello.zip", '"hello.handler"'):
+        archive.extractall(examples / "task")
+    assert greeting(examples / "task") == "Hello, world!"
+    for expected in ("dist/hello.zip", '"hello.handler"', '"python3.13"', '["arm64"]'):
         assert expected in text
-    assert re.search(r"python_?3[._]13", text, re.IGNORECASE)
-    assert re.search(r"arm_?64", text, re.IGNORECASE)
-    if tool.endswith(".tf") and shutil.which("terraform"):
+    if shutil.which("terraform"):
         run("terraform", "fmt", "-check", cwd=examples / "terraform")

@@ -1,17 +1,22 @@
 """Each line of libs/lambdapack/docs/refusals.md, provoked."""
 
+import ast
 import os
 import re
+import shutil
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click import ClickException
 
 import lambdapack
 from lambdapack._cli import main
+from lambdapack.requirements import PYTHON
 from tests.workspace.foreign_workspace import HATCHLING, Foreign
-from tests.workspace.test_any_workspace import HELLO, libs_of_libs
+from tests.workspace.test_any_workspace import HELLO, OTHER, libs_of_libs
 
 DOCUMENT = Path(lambdapack.__file__).parents[2] / "docs" / "refusals.md"
 LINES = {
@@ -25,11 +30,16 @@ UNPACKAGED = "[tool.uv]\npackage = false\n"
 WORDS = "libs/words"
 SOURCE = f"{WORDS}/src/words/__init__.py"
 ORDERS = "services/orders/pyproject.toml"
+PLAIN = "services/plain/main.py"
 ELF = b"\x7fELF" + bytes(14) + (183).to_bytes(2, "little") + bytes(20)
+NEW_ELF = ELF.replace(b"\xb7", b"\x3e") + b"\0GLIBC_2.2.5\0GLIBC_2.38\0"
 SAM = (
     "Resources:\n"
     + "  {}:\n    Type: AWS::Serverless::Function\n    Properties: {{Policies: []}}\n" * 2
 )
+
+
+TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-linux_x86_64"
 
 
 def writes(path: str, text: str) -> Callable[[Foreign], None]:
@@ -52,6 +62,28 @@ def settings(text: str) -> Callable[[Foreign], None]:
 def needs_wheel(foreign: Foreign, tag: str = "py3-none-any", content: str | bytes = "") -> None:
     foreign.wheel("wanted", {"wanted/__init__.py": "", "wanted/x.so": content}, tag=tag)
     replaces(f"{WORDS}/pyproject.toml", "dependencies = []", "dependencies = ['wanted']")(foreign)
+    foreign.update_lock()
+
+
+def needs_library_of_a_newer_system(foreign: Foreign) -> None:
+    needs_wheel(foreign, TAG, NEW_ELF)
+    wheel = f"wheels/wanted-1.0-{TAG}.whl"
+    replaces(
+        "pyproject.toml", "[tool.uv.sources]", f"[tool.uv.sources]\nwanted = {{ path = '{wheel}' }}"
+    )(foreign)
+    foreign.update_lock()
+
+
+def needs_sources(foreign: Foreign, tag: str) -> None:
+    foreign.sdist("wanted", HELLO, tag=tag)
+    replaces(f"{WORDS}/pyproject.toml", "dependencies = []", "dependencies = ['wanted']")(foreign)
+    foreign.update_lock()
+
+
+def has_a_client(foreign: Foreign) -> None:
+    foreign.wheel("botocore", {"botocore/__init__.py": "", "boto3.py": "client = None\n"})
+    replaces(f"{WORDS}/pyproject.toml", "dependencies = []", "dependencies = ['botocore']")(foreign)
+    foreign.write({SOURCE: "import boto3\n\n\ndef hello():\n    return boto3.client('sqs')\n"})
     foreign.update_lock()
 
 
@@ -83,7 +115,9 @@ PROVOKED: dict[str, tuple[Callable[[Foreign], object] | None, str]] = {
     "a folder without uv.lock": (None, "--project .."),
     "an unreadable uv.lock": (writes("uv.lock", "version = ["), "orders"),
     "a uv.lock older than pyproject.toml": (replaces(ORDERS, "'greeting'", "'words'"), "orders"),
+    "a pyproject.toml that uv can't read": (writes(f"{WORDS}/pyproject.toml", "["), "orders"),
     "a requires-python without a runtime": (replaces("uv.lock", ">=3.12", ">=3.99"), "orders"),
+    "a runtime whose Python is not installed": (None, f"orders --python {OTHER}"),
     "an unknown member": (None, "nothing"),
     "several members and no name": (None, "--project libs"),
     "a handler's module that does not exist": (None, "orders --handler gone.handler"),
@@ -109,13 +143,24 @@ PROVOKED: dict[str, tuple[Callable[[Foreign], object] | None, str]] = {
         writes("iam.yml", "Statement: [{Effect: Allow}]"),
         "orders --iam iam.yml",
     ),
+    "an --iam file whose parts have another form": (
+        writes("iam.yml", "Resources: [1]"),
+        "orders --iam iam.yml",
+    ),
     "an unknown service in sdk": (settings('sdk = ["s4"]'), "orders"),
     "an sdk that is not a list": (settings("sdk = 4"), "orders"),
+    "another setting, or one that is not a list": (settings("missing_imports = []"), "orders"),
+    "a client of a service that does not ship": (has_a_client, "words --allow s3:GetObject"),
     "an import that nothing provides": (writes(SOURCE, "import nowhere\n"), "words"),
     "a member that is imported and no package": (no_package, "orders"),
     "a module that is not Python": (writes(SOURCE, "def:\n"), "words"),
+    "the same in a member without a build system": (writes(PLAIN, "def:\n"), "plain"),
     "a module with the name of a standard one": (
         writes("services/plain/json.py", HELLO),
+        "plain",
+    ),
+    "a module with a name of the build": (
+        writes("services/plain/cold_start.py", HELLO),
         "plain",
     ),
     "a file that two members ship": (same_file_twice, "orders"),
@@ -124,8 +169,54 @@ PROVOKED: dict[str, tuple[Callable[[Foreign], object] | None, str]] = {
     "a socket or a pipe": (lambda f: os.mkfifo(f.root / WORDS / "src/words/pipe"), "words"),
     "a dependency without a wheel for the target": (no_wheel_of_this_machine, "words"),
     "a library for another machine": (lambda f: needs_wheel(f, content=ELF), "words"),
+    "a library of a newer system, in a wheel built by hand": (
+        needs_library_of_a_newer_system,
+        "words",
+    ),
+    "sources that compile for this machine only": (lambda f: needs_sources(f, TAG), "words"),
+    "sources that compile for another machine, or not at all": (
+        lambda f: needs_sources(f, TAG.replace("x86_64", "riscv64")),
+        "words",
+    ),
+    "an --out that can't be written": (None, "words --out pyproject.toml"),
     "no uv on PATH": (None, "orders"),
 }
+
+
+# Only a workspace with rules of its own has statements in another form.
+OF_OTHER_WORKSPACES = "must be a list of statements"
+type Refusal = Callable[[str], ClickException]
+
+
+@pytest.fixture(scope="module")
+def refusal(tmp_path_factory: pytest.TempPathFactory) -> Refusal:
+    """Provokes a line's refusal, once."""
+
+    @cache
+    def provoke(line: str) -> ClickException:
+        folder = tmp_path_factory.mktemp("refused")
+        foreign = Foreign(folder / "größe & space")
+        libs_of_libs(foreign)
+        foreign.member("services/plain", files={"main.py": HELLO}, settings=UNPACKAGED)
+        foreign.lock()
+        change, arguments = PROVOKED[line]
+        if change:
+            change(foreign)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ClickException) as refused:
+            patch.setenv("LAMBDAPACK_CACHE_DIR", str(folder / "cache"))
+            if line == "no uv on PATH":
+                patch.delenv("UV", raising=False)
+                patch.setenv("PATH", str(folder))
+            if "--python" in arguments:
+                patch.setenv("UV", os.environ.get("UV") or str(shutil.which("uv")))
+                patch.setenv("UV_PYTHON_INSTALL_DIR", str(folder))
+                patch.setenv("PATH", str(folder))
+            patch.chdir(foreign.root)
+            command = ["build", *arguments.split(), "--arch", "x86_64"]
+            main.main(command, standalone_mode=False)
+        return refused.value
+
+    return provoke
 
 
 def test_the_table_has_every_provoked_refusal() -> None:
@@ -133,25 +224,36 @@ def test_the_table_has_every_provoked_refusal() -> None:
 
 
 @pytest.mark.parametrize("line", PROVOKED)
-def test_a_refusal_names_the_cause_and_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
-    monkeypatch.setenv("LAMBDAPACK_CACHE_DIR", str(tmp_path / "cache"))
-    foreign = Foreign(tmp_path / "größe & space")
-    libs_of_libs(foreign)
-    foreign.member("services/plain", files={"main.py": HELLO}, settings=UNPACKAGED)
-    foreign.lock()
-    change, arguments = PROVOKED[line]
-    if change:
-        change(foreign)
-    if line == "no uv on PATH":
-        monkeypatch.delenv("UV", raising=False)
-        monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.chdir(foreign.root)
-    done = CliRunner().invoke(
-        main, ["build", *arguments.split(), "--arch", "x86_64"], catch_exceptions=False
-    )
-    assert done.exit_code in (1, 2), done.output
-    said = " ".join(done.stderr.split())
+def test_a_refusal_names_the_cause_and_the_remedy(refusal: Refusal, line: str) -> None:
+    refused = refusal(line)
+    assert refused.exit_code in (1, 2)
+    said = " ".join(refused.format_message().split())
     for part in "…".join(LINES[line]).split("…"):
         assert part.strip() in said
+
+
+def test_every_raise_of_the_code_is_provoked_by_a_line(refusal: Refusal) -> None:
+    """What the code refuses is in the table."""
+    reached = set()
+    for line in PROVOKED:
+        last = refusal(line).__traceback__
+        while last and last.tb_next:
+            last = last.tb_next
+        assert last
+        reached.add((Path(last.tb_frame.f_code.co_filename).name, last.tb_lineno))
+    sources = Path(lambdapack.__file__).parent
+    for path in sources.rglob("*.py"):
+        name = ".".join(path.relative_to(sources.parent).with_suffix("").parts)
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
+                continue
+            raised = ast.unparse(node.exc.func).removesuffix(".of").removeprefix("click.")
+            kind = vars(import_module(name)).get(raised) or vars(import_module("click")).get(raised)
+            if not (isinstance(kind, type) and issubclass(kind, ClickException)):
+                continue
+            said = ast.unparse(node.exc)
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            assert OF_OTHER_WORKSPACES in said or any((path.name, n) in reached for n in lines), (
+                said
+            )

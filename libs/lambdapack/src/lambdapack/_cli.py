@@ -85,7 +85,14 @@ def build(
         for each in members
     ]
     settings = Settings(arch, thin=False) if no_thin else Settings(arch)
-    built = Builder(found.choosing(*chosen), settings).build(chosen)
+    try:
+        built = Builder(found.choosing(*chosen), settings).build(chosen)
+    except OSError as error:
+        raise BuildError(
+            f"{error.filename or 'a file'}: {error.strerror}: a build writes to --out, to the "
+            "temporary folder, and to LAMBDAPACK_CACHE_DIR or ~/.cache/lambdapack; free space "
+            "there, or name others"
+        ) from error
     _report(built, found, as_json=as_json)
 
 

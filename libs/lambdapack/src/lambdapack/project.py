@@ -21,6 +21,7 @@ from lambdapack.statements import Statements
 PYTHONS = ("3.13", "3.12")
 """Lambda's versions of Python that artifacts can be for; the first that a project allows."""
 TABLE = "tool.lambdapack"
+SETTINGS = frozenset({"sdk", "missing-imports"})
 # Entries at the top of a member without a build system that its function does not read.
 BESIDE_A_FUNCTION = re.compile(
     r"(?:pyproject\.toml|uv\.(?:lock|toml)|.*\.(?:md|rst|tf|tfvars|tfstate.*|lock|zip|whl)"
@@ -60,8 +61,20 @@ class Member:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         project = self.root / self.folder / "pyproject.toml"
-        found: dict[str, Any] = tomllib.loads(project.read_text(encoding="utf-8"))
-        return found.get("tool", {}).get("lambdapack", {}) or {}
+        read: dict[str, Any] = tomllib.loads(project.read_text(encoding="utf-8"))
+        found = read.get("tool", {}).get("lambdapack", {})
+        missing = found.get("missing-imports", []) if isinstance(found, dict) else None
+        if (
+            not isinstance(missing, list)
+            or not all(isinstance(each, str) for each in missing)
+            or not found.keys() <= SETTINGS
+        ):
+            raise BuildError(
+                f"{self.folder}/pyproject.toml: {TABLE} may have sdk, and missing-imports as a "
+                "list of modules: correct what else it has"
+            )
+        settings: Mapping[str, Any] = found
+        return settings
 
     def shipped_files(self) -> dict[str, Path]:
         """The files of its folder, or of `src` in it, if no build backend selects them."""
@@ -119,7 +132,7 @@ class Project:
         caches = os.environ.get("LAMBDAPACK_CACHE_DIR") or Path(
             os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lambdapack"
         )
-        return Path(caches) / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(caches).absolute() / hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
 
     @property
     def manifest(self) -> Path:

@@ -253,5 +253,13 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
 
 
 def lib_sources(workspace: Workspace, folder: str) -> list[Path]:
-    """The files that a folder's wheel may be made from, for every layout."""
-    return sorted(files_below(workspace.root / folder, BESIDE_A_LIB))
+    """The files that a folder's wheel may be made from, for every layout.
+
+    Without caches and artifacts of builds, which may be in it.
+    """
+    return sorted(
+        path
+        for path in files_below(workspace.root / folder, BESIDE_A_LIB)
+        if not path.is_relative_to(workspace.scratch)
+        and not (path.parent == workspace.dist and path.suffix in (".zip", ".partial"))
+    )

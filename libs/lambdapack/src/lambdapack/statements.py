@@ -68,7 +68,13 @@ class Statements:
             BuildError: the file can't be read, or does not say which function it is.
         """
         document = _parsed(path)
-        found = _by_function(document, path)
+        try:
+            found = _by_function(document, path)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BuildError(
+                f"{path} can't be read as what its keys say, a template, a plan or a policy: "
+                "correct it, or pass the actions by --allow"
+            ) from error
         name = _chosen(found, function, member, path)
         statements = found[name]
         if statements is None:

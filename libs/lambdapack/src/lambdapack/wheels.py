@@ -58,6 +58,9 @@ sys.exit({name}())
 AT_ONCE = 8
 NOT_COPIED = (".git", ".venv", "venv", "build", "dist", "node_modules", "__pycache__", "*.egg-info")
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
+# The minor version of glibc 2 on Lambda, and where a library names those that it needs.
+GLIBC_OF_LAMBDA = 34
+NEEDED_GLIBC = re.compile(rb"\bGLIBC_2\.(\d+)")
 
 
 class UnreadableSourceError(BuildError):
@@ -137,10 +140,11 @@ class WheelStore:
                 wheel = self._uv_build(distribution, Path(scratch))
                 self._uv_install(distribution, str(wheel), target)
         (target / ".lock").unlink(missing_ok=True)
-        self._check_machine(distribution, target)
         (info,) = target.glob("*.dist-info")
+        tags = re.findall(r"^Tag: (\S+)$", (info / "WHEEL").read_text(encoding="utf-8"), re.M)
+        self._check_libraries(distribution, target, tags)
         if distribution.is_source:
-            self._check_tags(distribution, info)
+            self._check_tags(distribution, tags)
         for path in list(info.iterdir()):
             if path.name in OF_THE_INSTALLER:
                 path.unlink()
@@ -161,36 +165,50 @@ class WheelStore:
                 except (SyntaxError, ValueError) as error:
                     raise UnreadableSourceError.of(self.workspace, path, error) from error
 
-    def _check_tags(self, distribution: Distribution, info: Path) -> None:
+    def _check_tags(self, distribution: Distribution, tags: list[str]) -> None:
         """Check that a distribution built here runs on the target platform."""
-        tags = re.findall(r"^Tag: (\S+)$", (info / "WHEEL").read_text(encoding="utf-8"), re.M)
         supported = set(target_tags(self.arch))
         if not any(tag in supported for text in tags for tag in parse_tag(text)):
             raise UnbuildableError(
                 f"{distribution.name} was built from its sources for {', '.join(tags)}, and the "
-                f"artifact is for {PLATFORMS[self.arch]}: depend on a release that has a wheel "
-                "for it"
+                f"artifact is for {PLATFORMS[self.arch]}. {self._by_hand()}"
             )
 
-    def _check_machine(self, distribution: Distribution, target: Path) -> None:
+    def _by_hand(self) -> str:
+        return (
+            "Depend on a release that has a wheel for it, or build one by `uv build --wheel` on "
+            f"Linux of {self.arch} and name it as a path in [tool.uv.sources]"
+        )
+
+    def _check_libraries(
+        self, distribution: Distribution, target: Path, tags: Iterable[str]
+    ) -> None:
+        """Check that shared libraries are for Lambda's machine, and for its glibc.
+
+        A tag such as linux_x86_64, of a wheel that was built by hand, names no version of glibc.
+        """
+        is_any_linux = any("-linux_" in tag for tag in tags)
         for path in target.rglob("*.so*"):
-            head = path.read_bytes()[:20] if path.is_file() else b""
-            machine = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
-            if machine not in (None, ELF_MACHINES[self.arch]):
+            library = path.read_bytes() if path.is_file() else b""
+            if library[:4] != b"\x7fELF":
+                continue
+            name = f"{path.relative_to(target).as_posix()} of {distribution.name}"
+            if int.from_bytes(library[18:20], "little") != ELF_MACHINES[self.arch]:
                 raise UnbuildableError(
-                    f"{path.relative_to(target).as_posix()} of {distribution.name} is for another "
-                    f"kind of machine than {self.arch}: depend on a release that has a wheel for it"
+                    f"{name} is for another kind of machine than {self.arch}: depend on a release "
+                    "that has a wheel for it"
+                )
+            needed = max(map(int, NEEDED_GLIBC.findall(library)), default=0) if is_any_linux else 0
+            if needed > GLIBC_OF_LAMBDA:
+                raise UnbuildableError(
+                    f"{name} needs glibc 2.{needed}, and Lambda has 2.{GLIBC_OF_LAMBDA}: build its "
+                    "wheel on Amazon Linux 2023, or in a manylinux image"
                 )
 
     def _uv_build(self, distribution: Distribution, target: Path) -> Path:
         """Build the wheel of a folder."""
         assert distribution.folder is not None
         source = self.workspace.root / distribution.folder
-        if not (source / "pyproject.toml").is_file() and not (source / "setup.py").is_file():
-            raise UnbuildableError(
-                f"can't build {distribution.name}: its folder {distribution.folder} has neither "
-                "pyproject.toml nor setup.py"
-            )
         if _writes_beside_sources(source):
             copy = target.with_name(f"{target.name}.source")
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -232,7 +250,8 @@ class WheelStore:
         except ToolError as failed:
             raise UninstallableError(
                 f"uv could not install {distribution.requirement.partition(' --hash')[0]} for "
-                f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above",
+                f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above"
+                + (f". {self._by_hand()}" if distribution.is_source else ""),
                 failed.output,
             ) from failed
 
