@@ -13,6 +13,8 @@ export type DispatchResult = BatchFailures | LanesSwept;
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
 export type ProcessorEvent = QueueEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
+export type RouterEvent = MessageEvent | MessagesOfCaller;
+export type RouterResult = ProxyAnswer | Answers;
 export type SendInterruptResult = InterruptSent | InterruptNotSent;
 export type StateManagerEvent =
   | BatchUpdateOperation
@@ -34,15 +36,6 @@ export type FileStatus =
 export type StatusEvent = StatusInvocation | BatchInvocation | HttpEvent;
 export type OkCode =
   "ASSEMBLY_UPLOADING" | "ASSEMBLY_EXECUTING" | "ASSEMBLY_COMPLETED" | "ASSEMBLY_CANCELED";
-export type JobFlowResult = JobCompleted | JobJoined | JobInterrupted;
-export type WorkerMessage = JobMessage | FollowUpMessage;
-/**
- * PENDING → PROCESSING → COMPLETED | FAILED | CANCELLED; PROCESSING → RETRYING → PROCESSING.
- *
- * SCHEDULED → PROCESSING | PENDING, when it is due.
- */
-export type RequestStatus =
-  "SCHEDULED" | "PENDING" | "PROCESSING" | "RETRYING" | "COMPLETED" | "FAILED" | "CANCELLED";
 /**
  * `error.code` of a server message.
  */
@@ -63,6 +56,15 @@ export type ErrorCode =
   | "PROCESSING_FAILED"
   | "SERVICE_UNAVAILABLE"
   | "INTERNAL_ERROR";
+export type JobFlowResult = JobCompleted | JobJoined | JobInterrupted;
+export type WorkerMessage = JobMessage | FollowUpMessage;
+/**
+ * PENDING → PROCESSING → COMPLETED | FAILED | CANCELLED; PROCESSING → RETRYING → PROCESSING.
+ *
+ * SCHEDULED → PROCESSING | PENDING, when it is due.
+ */
+export type RequestStatus =
+  "SCHEDULED" | "PENDING" | "PROCESSING" | "RETRYING" | "COMPLETED" | "FAILED" | "CANCELLED";
 export type ClientRequest =
   | PingRequest
   | EchoRequest
@@ -106,12 +108,14 @@ export interface Contracts {
   "functions/dispatch/result": DispatchResult;
   "functions/handle-timeout/input": HandleTimeoutEvent;
   "functions/handle-timeout/result": HandleTimeoutResult;
+  "functions/jobs/input": HttpEvent;
+  "functions/jobs/result": ProxyAnswer;
   "functions/processor/input": ProcessorEvent;
   "functions/processor/result": ProcessorResult;
   "functions/record-interruption/input": RecordInterruptionInput;
   "functions/record-interruption/result": RecordInterruptionResult;
-  "functions/router/input": MessageEvent;
-  "functions/router/result": ProxyAnswer;
+  "functions/router/input": RouterEvent;
+  "functions/router/result": RouterResult;
   "functions/send-interrupt/input": SendInterruptInput;
   "functions/send-interrupt/result": SendInterruptResult;
   "functions/state-manager/input": StateManagerEvent;
@@ -524,6 +528,43 @@ export interface HandleTimeoutResult {
   dlqMessageId: string | null;
 }
 /**
+ * An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer.
+ */
+export interface HttpEvent {
+  requestContext: HttpContext;
+  rawPath?: string | null;
+  path?: string | null;
+  httpMethod?: string | null;
+  pathParameters?: {
+    [k: string]: string;
+  } | null;
+  headers?: {
+    [k: string]: string;
+  } | null;
+  multiValueHeaders?: {
+    [k: string]: string[];
+  } | null;
+  queryStringParameters?: {
+    [k: string]: string;
+  } | null;
+  multiValueQueryStringParameters?: {
+    [k: string]: string[];
+  } | null;
+  body?: string | null;
+  isBase64Encoded?: boolean | null;
+}
+/**
+ * The part of an HTTP event of version 2 with its method.
+ */
+export interface HttpContext {
+  http?: {
+    [k: string]: unknown;
+  } | null;
+  authorizer?: {
+    [k: string]: unknown;
+  } | null;
+}
+/**
  * The scheduled event that looks for jobs whose lease has run out.
  */
 export interface SweepEvent {
@@ -568,6 +609,29 @@ export interface RecordInterruptionResult {
 export interface MessageEvent {
   requestContext: ConnectionContext;
   body?: string | null;
+}
+/**
+ * Messages that came over HTTP, each as text; the function `jobs` has verified the token.
+ */
+export interface MessagesOfCaller {
+  caller: KnownCaller;
+  messages: string[];
+}
+/**
+ * The user of a token that was verified.
+ */
+export interface KnownCaller {
+  user_id: string;
+  tenant_id: string;
+  permissions: string[];
+}
+/**
+ * The answers to the messages of a caller, in their order.
+ */
+export interface Answers {
+  answers: {
+    [k: string]: unknown;
+  }[];
 }
 /**
  * Asks the worker of a claim to stop for another message.
@@ -766,43 +830,6 @@ export interface BatchInvocation {
   tenantId?: string | null;
 }
 /**
- * An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer.
- */
-export interface HttpEvent {
-  requestContext: HttpContext;
-  rawPath?: string | null;
-  path?: string | null;
-  httpMethod?: string | null;
-  pathParameters?: {
-    [k: string]: string;
-  } | null;
-  headers?: {
-    [k: string]: string;
-  } | null;
-  multiValueHeaders?: {
-    [k: string]: string[];
-  } | null;
-  queryStringParameters?: {
-    [k: string]: string;
-  } | null;
-  multiValueQueryStringParameters?: {
-    [k: string]: string[];
-  } | null;
-  body?: string | null;
-  isBase64Encoded?: boolean | null;
-}
-/**
- * The part of an HTTP event of version 2 with its method.
- */
-export interface HttpContext {
-  http?: {
-    [k: string]: unknown;
-  } | null;
-  authorizer?: {
-    [k: string]: unknown;
-  } | null;
-}
-/**
  * The scheduled event that looks for claims whose execution has ended.
  */
 export interface ClaimSweepEvent {
@@ -949,7 +976,8 @@ export interface BatchRequest {
  * Why a request was refused.
  *
  * `request_id` is the id of the invocation, which finds its log lines. `fits` is how many ids of
- * a batch, from the first on, fit into one answer.
+ * a batch, from the first on, fit into one answer. `code`, `details` and `retryable` are those of
+ * a socket's error.
  */
 export interface Refusal {
   error: string;
@@ -957,6 +985,16 @@ export interface Refusal {
   assembly_id?: string;
   request_id?: string;
   fits?: number;
+  code?: ErrorCode;
+  details?:
+    | {
+        [k: string]: unknown;
+      }[]
+    | {
+        [k: string]: unknown;
+      };
+  retryable?: boolean;
+  retry_after_ms?: number;
 }
 /**
  * One invalid field.
@@ -1255,7 +1293,8 @@ export interface HealthCheck {
 /**
  * The stored state of a request; `seq` is that of its last message.
  *
- * `result_omitted` is true if the result is too large for a socket message.
+ * `replay_of` is the job that this one repeats. `result_omitted` is true if the result is too
+ * large for a socket message.
  */
 export interface RequestState {
   request_id: string;
@@ -1269,6 +1308,7 @@ export interface RequestState {
   started_at?: string;
   updated_at: string;
   ended_at?: string;
+  replay_of?: string;
   seq: number;
   progress: StoredProgress | null;
   why_waiting?: WhyWaiting;
@@ -1329,6 +1369,7 @@ export interface Subscribed {
   started_at?: string;
   updated_at: string;
   ended_at?: string;
+  replay_of?: string;
   seq: number;
   progress: StoredProgress | null;
   why_waiting?: WhyWaiting;

@@ -1,24 +1,27 @@
-"""WebSocket $default: answers short actions at once, queues long ones.
+"""WebSocket $default, and `jobs`: answers short actions at once, queues long ones.
 
 Trigger: API Gateway WebSocket `$default`; the answer is the route response, so a short action needs
-no call of the management API. The user is taken only from the connection's row.
-Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
-`pong` or `error` message. Reads `connections`; reads and writes `requests` (one conditional PutItem
-for a job, and a write more for a payload above 1 KB) and `subscriptions`; reads `assemblies`; signs
+no call of the management API. The user is taken only from the connection's row. Or an invoke by the
+function `jobs`, with the user of a token that it has verified and messages that came over HTTP.
+Input: `{"id"?, "action", "payload"?, "metadata"?}`; of an invoke `{"caller", "messages"}`. Output:
+one `response`, `acknowledgment`, `pong` or `error` message; of an invoke `{"answers"}`, one for
+each message. Reads `connections`; reads and writes `requests` (one conditional PutItem for a job,
+and a write more for a payload above 1 KB) and `subscriptions`; reads `assemblies`; signs
 uploads to the files bucket. The ids of the templates are part of the artifact.
 When the token has expired, the connection is closed. Errors: ValidationError for an event without a
-connection id.
+connection id that is not such an invoke.
 """
 
 import base64
 import importlib
 import json
-import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import botocore.session
@@ -43,6 +46,7 @@ from jobplane_keys import (
     is_request_id,
     is_terminal_assembly,
     iso_time,
+    job_tags,
     link_signer,
     new_request_id,
     owner_key,
@@ -53,6 +57,7 @@ from jobplane_keys import (
     s3_options,
     server_message,
     shown_result,
+    strict_json,
     subscriptions_table,
     tenant_shard,
     to_item,
@@ -63,15 +68,16 @@ from jobplane_keys.lanes import (
     MAX_LANE_RATE,
     PRIORITIES,
     action_lane,
+    job_state,
     tenant_lane,
     waiting_order,
-    why_waiting,
 )
 from jobplane_leases import (
     NOT_ENDED,
     RequestLease,
     enqueue_request,
     is_payload_of,
+    read_payload,
     store_payload,
     transact,
     update,
@@ -115,11 +121,10 @@ MAX_FAULTS = 20
 # Less than the time that API Gateway waits for an answer.
 POST_SECONDS = 20.0
 MAX_SUBSCRIPTIONS = 1000
-# What the public state of a request has of its row as it is.
-STATE = (
-    "request_id", "action", "status", "attempts", "assembly_id", "cancel_requested", "created_at",
-    "run_at", "started_at", "updated_at", "ended_at",
-)  # fmt: skip
+MAX_TAGS, TAG = 10, re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# The rest of a batch is refused, to be sent again, before API Gateway waits no longer, and before
+# the answers have more bytes than Lambda can send twice, the second time as text in JSON.
+BATCH_SECONDS, MAX_BATCH_BYTES = 18.0, 2_500_000
 # Actions whose payload may be in an object, since it may have 1,000 files.
 STORABLE = frozenset({"create_upload", "process_assembly"})
 
@@ -131,7 +136,10 @@ telemetry = Telemetry("router")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A valid message, with the row of its connection, which has the user."""
+    """A valid message, with the row of its connection, which has the user.
+
+    For one that came over HTTP, `connection` has only what the token says.
+    """
 
     id: str
     action: str
@@ -142,6 +150,10 @@ class Request:
 
     @property
     def connection_id(self) -> str:
+        """Raises RefusedError for a request over HTTP."""
+        if "connection_id" not in self.connection:
+            text = f"{self.action} needs a WebSocket connection"
+            raise RefusedError(ErrorCode.INVALID_ACTION, text)
         return str(self.connection["connection_id"])
 
     @property
@@ -232,10 +244,8 @@ def parse(body: Any) -> dict[str, Any]:
 def json_object_of(text: str | bytes, what: str) -> dict[str, Any]:
     """The JSON object of a text, which `what` names. Raises RefusedError."""
     try:
-        found = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        # Half a surrogate pair, or very deep nesting, is valid JSON that an answer can't contain.
-        json.dumps([[[[found]]]], ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
+        found = strict_json(text)
+    except ValueError:
         raise RefusedError(ErrorCode.INVALID_MESSAGE, f"{what} is not JSON text") from None
     if not isinstance(found, dict):
         raise RefusedError(ErrorCode.INVALID_MESSAGE, f"{what} is not a JSON object")
@@ -299,13 +309,7 @@ def canonical(payload: Any) -> str:
 
 def state_of(row: Mapping[str, Any]) -> Message:
     """The public state of a request; the links of its result are signed now."""
-    progress = row.get("progress") or {}
-    state = {name: row[name] for name in STATE if name in row}
-    state |= {"seq": row.get("seq", progress.get("seq", 0)), "progress": row.get("progress")}
-    if waiting := why_waiting(row, time.time()):
-        state["why_waiting"] = waiting
-    if "error" in row:
-        state["error"] = row["error"]
+    state = job_state(row, time.time())
     if "result_key" in row:
         renew_links(row)
         state["result"] = {"url": sign_download(row["result_key"])}
@@ -320,8 +324,7 @@ def renew_links(row: Mapping[str, Any]) -> None:
         return
     text = row.get("result")
     if text is None:
-        source = s3().get_object(Bucket=FILES_BUCKET, Key=row["source_key"])
-        text = source["Body"].read().decode()
+        text = get_object(row["source_key"]).decode()
     store_json(row["result_key"], shown_result(row, text, sign_download))
 
 
@@ -333,6 +336,12 @@ def store_json(key: str, content: Any) -> None:
 def put_json(key: str, body: bytes) -> None:
     """Store JSON text as an object."""
     s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType="application/json")
+
+
+def get_object(key: str) -> bytes:
+    """The content of an object."""
+    content: bytes = s3().get_object(Bucket=FILES_BUCKET, Key=key)["Body"].read()
+    return content
 
 
 @cache
@@ -446,6 +455,14 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     """
     if "" in request.metadata:
         raise invalid("The metadata can't be stored", "metadata", "a name is empty")
+    tags = job_tags(request.metadata)
+    if len(tags) > MAX_TAGS or not all(map(TAG.fullmatch, tags)):
+        expected = f"expected at most {MAX_TAGS} of 1 to 64 of A-Z a-z 0-9 . _ : -, with commas"
+        raise invalid("The tags are not valid", "metadata.tags", expected)
+    is_bound = request.metadata.get("on_disconnect") == "cancel"
+    if is_bound and "connection_id" not in request.connection:
+        expected = "expected 'detach': a job that is sent over HTTP has no connection"
+        raise invalid("Unknown policy", "metadata.on_disconnect", expected)
     payload, due = canonical(request.payload), due_of(request)
     key, begins = (request.owner, request.id), due or request.now
     place = store_payload(dynamodb, REQUESTS, key, payload, begins, put_json)
@@ -453,7 +470,6 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         "owner": request.owner,
         "request_id": request.id,
         "tenant_id": tenant_shard(request.connection["tenant_id"], request.id, TENANT_PARTITIONS),
-        "connection_id": request.connection_id,
         "action": request.action,
         **place,
         "metadata": request.metadata,
@@ -462,6 +478,8 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         **lane_of(request, begins),
         **extra,
     }
+    if "connection_id" in request.connection:
+        row["connection_id"] = request.connection_id
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
     _, stored = enqueue_request(
@@ -606,11 +624,12 @@ def end_connection(connection_id: str, now: float) -> None:
 @action("ping")
 def ping(request: Request) -> Message:
     """Keeps the connection open; updates its row at most once a minute."""
+    key = {"connection_id": request.connection_id}
     if request.now - parse_iso_time(request.connection["last_seen_at"]) >= SEEN_EVERY_SECONDS:
         touched = update(
             dynamodb,
             CONNECTIONS,
-            {"connection_id": request.connection_id},
+            key,
             change="SET last_seen_at = :now",
             condition="attribute_exists(connection_id)",
             values={"now": iso_time(request.now)},
@@ -781,26 +800,36 @@ def cancel(request: Request) -> Message:
 def callback(request: Request) -> Message:
     """Gives a waiting job its answer, from any caller that has the token."""
     # Not needed for most messages.
-    from jobplane_leases.callbacks import (
-        AnswerError,
-        TokenOverError,
-        TokenUnknownError,
-        TokenUsedError,
-        return_callback,
-    )
+    from jobplane_leases.callbacks import AnswerError, TokenError, return_callback
 
     answer = request.payload.model_dump(exclude_unset=True, exclude={"token"})
     try:
         return_callback(dynamodb, REQUESTS, request.payload.token, answer, request.now)
     except AnswerError as error:
         raise invalid("The answer is not valid", f"payload.{error.field}", str(error)) from error
-    except TokenUnknownError as error:
-        raise RefusedError(ErrorCode.NOT_FOUND, str(error)) from error
-    except TokenUsedError as error:
-        raise RefusedError(ErrorCode.CALLBACK_USED, str(error)) from error
-    except TokenOverError as error:
-        raise RefusedError(ErrorCode.CALLBACK_OVER, str(error)) from error
+    except TokenError as error:
+        raise RefusedError(error.code, str(error)) from error
     return {"returned": True}
+
+
+@action("replay", payload="RequestReference")
+def replay(request: Request) -> Message:
+    """Runs a job that has ended once more, as a new job; returns its acknowledgment."""
+    job = request.payload.request_id
+    row = request_of(request.owner, job, request.now)
+    if row["status"] not in TERMINAL_STATUSES:
+        text = "The job has not ended; cancel it, or wait for its end"
+        raise invalid(text, "payload.request_id", "expected a job that has ended")
+    try:
+        text = read_payload(dynamodb, REQUESTS, row, get_object)
+    except LookupError as error:
+        raise RefusedError(ErrorCode.NOT_FOUND, "The job's payload has expired") from error
+    left_out = {"run_at", "delay_seconds"}
+    if "connection_id" not in request.connection:
+        left_out.add("on_disconnect")
+    kept = {name: value for name, value in row["metadata"].items() if name not in left_out}
+    message = {"action": row["action"], "payload": json.loads(text), "metadata": kept}
+    return perform(message, request.id, request.connection, request.now, {"replay_of": job})
 
 
 def listened_owner(request: Request) -> str:
@@ -834,10 +863,17 @@ def fitting(state: Message) -> Message:
 
 
 def respond(body: Any, connection_id: str, now: float) -> Message:
-    """The answer to one message."""
+    """The answer to one message of a connection."""
+    return respond_to(lambda: parse(body), lambda: connection_of(connection_id, now), now)
+
+
+def respond_to(
+    read: Callable[[], Message], sender: Callable[[], Mapping[str, Any]], now: float
+) -> Message:
+    """The answer to one message of a sender; both may raise RefusedError."""
     request_id: str | None = None
     try:
-        message = parse(body)
+        message = read()
         request_id = message["id"] if is_request_id(message.get("id")) else None
         if faults := envelope_faults(message):
             raise RefusedError(
@@ -845,7 +881,7 @@ def respond(body: Any, connection_id: str, now: float) -> Message:
             )
         request_id = request_id or new_request_id(now)
         telemetry.bind(request_id=request_id)
-        connection = connection_of(connection_id, now)
+        connection = sender()
         telemetry.bind(user_id=connection["user_id"], tenant_id=connection["tenant_id"])
         return perform(message, request_id, connection, now)
     except RefusedError as error:
@@ -871,9 +907,13 @@ def respond(body: Any, connection_id: str, now: float) -> Message:
 
 
 def perform(
-    message: Mapping[str, Any], request_id: str, connection: Mapping[str, Any], now: float
+    message: Mapping[str, Any],
+    request_id: str,
+    connection: Mapping[str, Any],
+    now: float,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Message:
-    """Run the action of a message, or store it as a job."""
+    """Run the action of a message, or store it as a job, whose row has `more`."""
     found = ACTIONS.get(message["action"])
     if found is None:
         raise RefusedError(
@@ -896,10 +936,12 @@ def perform(
     )
     if is_async(found, metadata):
         extra = found.run(request) if found.mode == "async" else {}
-        return enqueue(request, extra)
+        return enqueue(request, {**extra, **more})
     data = found.run(request)
     if found.name == "ping":
         return server_message("pong", request_id, now)
+    if found.name == "replay":
+        return data
     response = server_message("response", request_id, now, success=True, data=data)
     if len(encode_message(response)) > MAX_ANSWER_BYTES:
         raise RefusedError(
@@ -927,20 +969,29 @@ def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
     return mode == "async"
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def respond_to_all(event: Mapping[str, Any], now: float) -> list[Message]:
+    """The answers to the messages that a known caller has sent over HTTP."""
+    answers: list[Message] = []
+    room = MAX_BATCH_BYTES
 
+    def read(content: Any) -> Message:
+        if room < 0 or time.time() > now + BATCH_SECONDS:
+            text = "The batch took too long, or its answers are too large; send this job again"
+            raise RefusedError(ErrorCode.SERVICE_UNAVAILABLE, text, retry_after_ms=1000)
+        return parse(content)
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
+    for content in event["messages"]:
+        answers.append(respond_to(partial(read, content), lambda: event["caller"], now))
+        room -= len(encode_message(answers[-1]))
+        telemetry.metric("MessageAnswered", Action=answers[-1]["type"])
+    return answers
 
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
+    if "caller" in event:
+        return {"answers": respond_to_all(event, now)}
     connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
     try:

@@ -9,10 +9,8 @@ ValidationError for messages of a queue.
 Reads `assemblies`. Signs links to results in S3. Invokes deliver-webhook for webhooks on demand.
 """
 
-import hashlib
 import json
 import os
-import random
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -28,6 +26,7 @@ from botocore.exceptions import ClientError
 from jobplane_keys import (
     CLIENT_OPTIONS,
     PUBLIC_ASSEMBLY_FIELDS,
+    ThrottledError,
     ValidationError,
     assembly_document,
     from_item,
@@ -40,6 +39,7 @@ from jobplane_keys import (
     link_signer,
     make_token,
     read_item,
+    read_rows,
     read_token,
     s3_options,
     sign_links,
@@ -51,9 +51,11 @@ from jobplane_keys.http import (
     InvalidRequestError,
     RefusedRequestError,
     UnauthorizedError,
+    entity_tag,
     http_answer,
     json_body,
     json_text,
+    matches_tag,
 )
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
@@ -70,7 +72,6 @@ MAX_BATCH = 100
 MAX_ANSWER_BYTES = 6_000_000  # the limit of Lambda is 6 MB, with headers
 MAX_BALANCED_BYTES = 1_000_000  # the limit for a load balancer is 1 MB
 ENVELOPE_BYTES = 1_000  # of an answer without its documents
-BATCH_READS = 6
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_SECONDS = 20
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{24,512}")
@@ -138,10 +139,6 @@ class Caller:
 
     user_id: str | None
     tenant_id: str | None = None
-
-
-class ThrottledError(Exception):
-    """DynamoDB left keys of a batch unprocessed after all attempts."""
 
 
 class DeliveryFailedError(Exception):
@@ -355,19 +352,9 @@ def has_links(item: Document) -> bool:
     return any(file.get("key") for made in results.values() for file in json_objects(made))
 
 
-def entity_tag(document: Document, now: float, *, links: bool) -> str:
+def version_of(document: Document, now: float, *, links: bool) -> str:
     """The entity tag of a document. With `links` it also changes before these expire."""
-    period = int(now // (LINK_SECONDS / 2)) if links else 0
-    content = json.dumps([document, period], sort_keys=True)
-    return f'W/"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
-
-
-def matches_tag(if_none_match: str | None, tag: str) -> bool:
-    """Whether `if_none_match` contains the tag."""
-    candidates = [part.strip() for part in (if_none_match or "").split(",")]
-    return "*" in candidates or tag.removeprefix("W/") in [
-        candidate.removeprefix("W/") for candidate in candidates
-    ]
+    return entity_tag([document, int(now // (LINK_SECONDS / 2)) if links else 0])
 
 
 def is_throttle(error: Exception) -> bool:
@@ -410,20 +397,8 @@ def read_assembly(assembly_id: str) -> Document | None:
 def read_assemblies(assembly_ids: Iterable[str]) -> dict[str, Document]:
     """The rows of several assemblies by id. Raises ThrottledError."""
     keys = [to_item({"assembly_id": assembly_id}) for assembly_id in assembly_ids]
-    wanted: dict[str, Any] = {TABLE: {"Keys": keys, "ConsistentRead": True}} if keys else {}
-    items: dict[str, Document] = {}
-    for read in range(BATCH_READS):
-        if not wanted:
-            break
-        if read:
-            time.sleep(random.uniform(0, 0.05 * 2**read))
-        page = dynamodb.batch_get_item(RequestItems=wanted)
-        for item in map(read_fields, page["Responses"].get(TABLE, [])):
-            items[item["assembly_id"]] = item
-        wanted = page.get("UnprocessedKeys") or {}
-    if wanted:
-        raise ThrottledError("keys were left unprocessed")
-    return items
+    found = read_rows(dynamodb, TABLE, {"Keys": keys, "ConsistentRead": True})
+    return {item["assembly_id"]: item for item in map(read_fields, found)}
 
 
 def read_page(
@@ -512,7 +487,7 @@ def found(item: Document, request: LookUp, now: float) -> HttpAnswer:
     document = document_of(item, now)
     if not is_terminal_assembly(item):
         return http_answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
-    tag = entity_tag(document, now, links=has_links(item))
+    tag = version_of(document, now, links=has_links(item))
     is_completed = document.get("ok") == "ASSEMBLY_COMPLETED"
     headers = {
         "Cache-Control": COMPLETED_CACHE if is_completed else ENDED_CACHE,

@@ -230,6 +230,8 @@ def translated(error: ClientError) -> Exception:
 def create(call: Call) -> Any:
     """Begin an upload. With `size`, the answer has the size of its parts."""
     size = call.content.get("size")
+    if isinstance(size, float) and size.is_integer():
+        size = int(size)  # 5.0 is a whole number in JSON
     if size is not None and (type(size) is not int or not 0 <= size <= MAX_UPLOAD_BYTES):
         raise InvalidRequestError(("size", f"must be a number from 0 to {MAX_UPLOAD_BYTES:,}"))
     target = call.new()

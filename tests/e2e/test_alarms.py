@@ -88,6 +88,7 @@ HARMLESS: dict[str, Any] = {
         "newThreadId": "t",
         "interruptingMessageId": "n",
     },
+    "jobs": {"routeKey": "GET /jobs", "headers": {}},
     "router": UNKNOWN_CONNECTION,
     "send-interrupt": {
         "projectUserId": UNKNOWN_WORKSPACE,

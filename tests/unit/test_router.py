@@ -46,8 +46,19 @@ COLLEAGUE = owner_key("tenant-1", "user-2")
 ARCHIVE: Row = {"template_id": "tpl_archive"}
 REQ_1: Row = {"request_id": "req-1"}
 NAMES = [
-    "callback", "cancel", "create_upload", "delay", "echo", "generate_report", "health", "ping",
-    "process_assembly", "status", "subscribe", "unsubscribe",
+    "callback",
+    "cancel",
+    "create_upload",
+    "delay",
+    "echo",
+    "generate_report",
+    "health",
+    "ping",
+    "process_assembly",
+    "replay",
+    "status",
+    "subscribe",
+    "unsubscribe",
 ]  # fmt: skip
 
 
@@ -154,7 +165,7 @@ def uploaded(owner: str = OWNER, **changes: Any) -> Row:
     return file(**changes) | {"key": f"{upload_prefix(owner)}job/1"}
 
 
-def test_there_are_the_eleven_actions_of_the_protocol(router: Router) -> None:
+def test_there_are_the_actions_of_the_protocol(router: Router) -> None:
     assert sorted(router.module.ACTIONS) == NAMES
 
 

@@ -439,9 +439,9 @@ def test_a_matching_etag_gets_304_without_a_body(status: ModuleType, form: str) 
 
 def test_the_etag_changes_before_links_expire(status: ModuleType) -> None:
     document = {"assembly_id": "asm-1"}
-    first = status.entity_tag(document, 0.0, links=True)
-    assert status.entity_tag(document, 3600 - 300, links=True) != first
-    assert status.entity_tag(document, 3600 - 300, links=False) == status.entity_tag(
+    first = status.version_of(document, 0.0, links=True)
+    assert status.version_of(document, 3600 - 300, links=True) != first
+    assert status.version_of(document, 3600 - 300, links=False) == status.version_of(
         document, 0.0, links=False
     )
 

@@ -92,7 +92,7 @@ def test_only_functions_that_use_a_secret_may_read_it(compiled: Compiled) -> Non
         for secret in ("jwt-secret", "jwt-secret-of-another", "webhooks/key", "other")
     }
     assert readers == {
-        "jwt-secret": {"connect", "status", "upload-parts"},
+        "jwt-secret": {"connect", "jobs", "status", "upload-parts"},
         "jwt-secret-of-another": set(),
         "webhooks/key": {"deliver-webhook"},
         "other": set(),
@@ -106,8 +106,8 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-1111-2222-3333-4444555566
 def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compiled) -> None:
     template = compiled("prod", None, f"parametersKeyArn={KEY}")
     readers = {
-        "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "status": ["jwt-secret"],
-        "upload-parts": ["jwt-secret"],
+        "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "jobs": ["jwt-secret"],
+        "status": ["jwt-secret"], "upload-parts": ["jwt-secret"],
     }  # fmt: skip
     decrypting = {}
     for role in of_type(template, "AWS::IAM::Role").values():

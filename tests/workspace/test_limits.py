@@ -214,7 +214,12 @@ def test_every_number_of_an_input_has_both_bounds() -> None:
 
 
 # Clients that wait longer for an answer, in seconds.
-PATIENT = {("processor", "s3"): 60, ("status", "lambda"): 27, ("upload-parts", "s3"): 24}
+PATIENT = {
+    ("jobs", "lambda"): 28,
+    ("processor", "s3"): 60,
+    ("status", "lambda"): 27,
+    ("upload-parts", "s3"): 24,
+}
 
 
 @pytest.mark.parametrize("function", [function.name for function in Repository.here().functions()])

@@ -31,8 +31,8 @@ TAKEN = {
     },
     # Its processor queues webhooks, and clients look up its assemblies.
     "realtime": {
-        "connect", "deliver-webhook", "disconnect", "dispatch", "processor", "router", "status",
-        "upload-parts",
+        "connect", "deliver-webhook", "disconnect", "dispatch", "jobs", "processor", "router",
+        "status", "upload-parts",
     },  # fmt: skip
     "status": {"deliver-webhook", "status"},
     "files": {"count-files", "state-manager"},

@@ -11,18 +11,26 @@ import click
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
 from jobplane.tree.repository import Repository, read_yaml
-from jobplane_models import lookups
+from jobplane_models import answers, lookups, messages, payloads
 from jobplane_models.assemblies import AssemblyDocument
 
 type Route = tuple[str, str]
 
 MODELS = (
     AssemblyDocument,
+    answers.Cancelled,
+    answers.CreatedUpload,
+    answers.RequestState,
+    lookups.AcceptedJob,
     lookups.AssemblyPage,
     lookups.BatchAnswer,
     lookups.BatchRequest,
     lookups.GatewayRefusal,
+    lookups.JobPage,
+    lookups.PerformedAction,
     lookups.Refusal,
+    messages.ClientMessage,
+    payloads.CreateUpload,
 )
 
 # What does not follow from the models and the routes.

@@ -64,10 +64,19 @@ def _status_of(answer: Json) -> int:
 
 
 def _is_refused_message(answer: Json) -> bool:
-    if _status_of(answer) != 200:
+    if "answers" not in answer and _status_of(answer) != 200:
         return True
-    message = json.loads(answer["body"])
-    return message["type"] == "error" and message["error"]["code"] in REFUSING_CODES
+    return all(
+        message["type"] == "error" and message["error"]["code"] in REFUSING_CODES
+        for message in _messages_of(answer)
+    )
+
+
+def _messages_of(answer: Json) -> list[Json]:
+    """The messages of an answer of router."""
+    if "answers" in answer:
+        return list(answer["answers"])
+    return [json.loads(answer["body"])] if answer.get("body") else []
 
 
 def _is_error_status(answer: Json) -> bool:
@@ -114,6 +123,11 @@ CONTRACTS: dict[str, Contract] = {
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
     "dispatch": Contract(INPUT_ERRORS),
     "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
+    "jobs": Contract(
+        statuses=frozenset({200, 202, 204, 207, 304, 400, 401, 403, 404, 409, 410, 413}),
+        is_refusal=_is_error_status,
+        quicken=_without_waiting,
+    ),
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
     "record-interruption": Contract(INPUT_ERRORS),
     "router": Contract(
@@ -268,8 +282,9 @@ class Subject:
         if self.contract.statuses and "statusCode" in (answer or {}):
             if answer["statusCode"] not in self.contract.statuses:
                 yield f"answered {answer['statusCode']}: {answer.get('body')!s:.300}"
-            elif self.name == "router" and answer.get("body"):
-                code = json.loads(answer["body"]).get("error", {}).get("code")
+        if self.name == "router":
+            for message in _messages_of(answer):
+                code = message.get("error", {}).get("code")
                 if code in {"INTERNAL_ERROR", "SERVICE_UNAVAILABLE"}:
                     yield f"answered {code}"
         given = _flat(event)

@@ -76,6 +76,7 @@ class InProcess:
         self._open.enter_context(patch.dict(os.environ, plain_environment(), clear=True))
         self._open.enter_context(mock_aws())
         self._open.enter_context(service_models_read_once())
+        self._open.enter_context(patch("moto.awslambda.models.LambdaBackend.invoke", self._invoke))
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
         # moto does not support DynamoDB's account-based endpoints for streams.
         os.environ["AWS_ACCOUNT_ID_ENDPOINT_MODE"] = "disabled"
@@ -144,6 +145,25 @@ class InProcess:
             memory_limit_in_mb=int(function.config["memorySize"]),
             timeout=float(function.config["timeout"]),
         )
+
+    def _invoke(
+        self, name: str, _qualifier: object, body: str | bytes, _headers: object, headers: Any
+    ) -> bytes | None:
+        """The answer of a function that another one invokes; None if it does not exist."""
+        deployed = {
+            function.deployed_name(self.template.stage): function
+            for function in self.template.repository.functions()
+        }
+        function = deployed.get(name)
+        if function is None:
+            return None
+        module = sys.modules.get(function.module) or self.load(function.name)
+        try:
+            answer = module.handler(json.loads(body), self.context(function.name))
+        except Exception as error:
+            headers["x-amz-function-error"] = "Unhandled"
+            answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
+        return json.dumps(answer).encode()
 
     def _names(self, kind: str, key: str) -> dict[str, str]:
         names = [properties[key] for properties in self.template.of_type(kind).values()]

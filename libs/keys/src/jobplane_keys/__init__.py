@@ -40,6 +40,7 @@ from jobplane_keys._ids import (
 )
 from jobplane_keys._items import (
     MAX_ITEM_BYTES,
+    ThrottledError,
     from_item,
     from_value,
     item_size,
@@ -47,10 +48,11 @@ from jobplane_keys._items import (
     pages,
     query_items,
     read_item,
+    read_rows,
     to_item,
     to_value,
 )
-from jobplane_keys._json import json_object, json_objects
+from jobplane_keys._json import json_object, json_objects, strict_json
 from jobplane_keys._messages import error_body, server_message
 from jobplane_keys._queues import unreadable_record
 from jobplane_keys._requests import (
@@ -60,6 +62,7 @@ from jobplane_keys._requests import (
     TERMINAL_STATUSES,
     RequestStatus,
     in_flight_shard,
+    job_tags,
     shown_result,
     tenant_shard,
     tenant_shards,
@@ -122,6 +125,9 @@ from jobplane_keys._workspaces import (
 )
 
 __all__ = [
+    "strict_json",
+    "read_rows",
+    "ThrottledError",
     "ASSEMBLY_ID_FORMS",
     "ASSEMBLY_ID_PATTERN",
     "ASSEMBLY_TTL_SECONDS",
@@ -194,6 +200,7 @@ __all__ = [
     "is_terminal_assembly",
     "iso_time",
     "item_size",
+    "job_tags",
     "json_object",
     "json_objects",
     "link_signer",

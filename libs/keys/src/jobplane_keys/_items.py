@@ -7,6 +7,8 @@ rows of Jobplane consist of.
 import base64
 import json
 import math
+import random
+import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
@@ -17,9 +19,14 @@ MAX_ITEM_BYTES = 400 * 1024
 # A value of fewer bytes is stored as it is, readable in the console.
 PACK_ABOVE_BYTES = 128 * 1024
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
+_BATCH_READS = 6
 _PACKED = b"json+xz:"
 # Of the decompressor, which needs 9 MiB for what `packed` writes.
 _UNPACKING_MEMORY = 64 * 1024 * 1024
+
+
+class ThrottledError(Exception):
+    """DynamoDB left keys of a batch unprocessed after all attempts."""
 
 
 class Packed(bytes):
@@ -135,6 +142,26 @@ def from_value(value: Value) -> Any:
         case "BS":
             return [_text(part) for part in content]
     raise TypeError(f"unknown DynamoDB type {kind!r}")
+
+
+def read_rows(dynamodb: Any, table: str, request: Mapping[str, Any]) -> list[Any]:
+    """The items that BatchGetItem finds, in DynamoDB's form; `request` is that of one table.
+
+    Raises ThrottledError.
+    """
+    wanted: dict[str, Any] = {table: request} if request["Keys"] else {}
+    items: list[Any] = []
+    for read in range(_BATCH_READS):
+        if not wanted:
+            break
+        if read:
+            time.sleep(random.uniform(0, 0.05 * 2**read))
+        page = dynamodb.batch_get_item(RequestItems=wanted)
+        items += page["Responses"].get(table, [])
+        wanted = page.get("UnprocessedKeys") or {}
+    if wanted:
+        raise ThrottledError("keys were left unprocessed")
+    return items
 
 
 def pages(read: Callable[..., Any], request: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -65,3 +65,8 @@ def shown_result(row: Mapping[str, Any], text: str, sign: Callable[[str], str]) 
     """
     paths = row.get("links", LINK_PATHS if row.get("has_links") else ())
     return sign_links(json.loads(text), sign, paths)
+
+
+def job_tags(metadata: Mapping[str, str]) -> list[str]:
+    """The tags of a request, which `metadata.tags` has as text with commas between them."""
+    return [tag for part in metadata.get("tags", "").split(",") if (tag := part.strip())]

@@ -1,11 +1,34 @@
 """Refusals and answers of functions behind API Gateway's HTTP APIs."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from jobplane_keys._errors import ErrorCode
+
 LISTED_PROBLEMS = 5
+
+RETRY_NOT_FOUND = "2"
+"""Seconds after which a job or an assembly that does not exist yet may exist."""
+
+STATUS_OF_CODE = {
+    ErrorCode.VALIDATION_ERROR: 400,
+    ErrorCode.INVALID_ACTION: 400,
+    ErrorCode.INVALID_MESSAGE: 400,
+    ErrorCode.UNAUTHORIZED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.DUPLICATE_REQUEST: 409,
+    ErrorCode.CALLBACK_USED: 409,
+    ErrorCode.CALLBACK_OVER: 410,
+    ErrorCode.PAYLOAD_TOO_LARGE: 413,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.INTERNAL_ERROR: 500,
+    ErrorCode.SERVICE_UNAVAILABLE: 503,
+}
+"""The HTTP status of each code with which a request is refused."""
 
 type HttpAnswer = dict[str, Any]
 
@@ -51,18 +74,61 @@ def http_answer(status: int, body: Any, headers: Mapping[str, str] | None = None
     return {"statusCode": status, "headers": fixed | dict(headers or {}), "body": text}
 
 
+def message_answer(message: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, body and headers of the HTTP answer that says what a socket's message says.
+
+    An `error` has the same code and text; with Retry-After if it is worth another try.
+    """
+    named = {"request_id": message["request_id"]} if "request_id" in message else {}
+    match message["type"]:
+        case "error":
+            fault = dict(message["error"])
+            headers = {}
+            if "retry_after_ms" in fault:
+                headers = {"Retry-After": str(-(-fault["retry_after_ms"] // 1000))}
+            elif fault["code"] == ErrorCode.NOT_FOUND:
+                headers = {"Retry-After": RETRY_NOT_FOUND}
+            return STATUS_OF_CODE[fault["code"]], {"error": fault.pop("message"), **fault}, headers
+        case "acknowledgment":
+            content = {n: message[n] for n in ("status", "message", "assembly_id") if n in message}
+            return 202, named | content, {}
+        case "response":
+            return 200, named | {"status": "completed", "result": message["data"]}, {}
+    return 200, named | {"status": "completed", "result": {}}, {}
+
+
+def entity_tag(content: Any) -> str:
+    """A weak entity tag of an answer with this content."""
+    text = json.dumps(content, sort_keys=True)
+    return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+
+
+def matches_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether a header If-None-Match contains the tag."""
+    candidates = [part.strip() for part in (if_none_match or "").split(",")]
+    return "*" in candidates or tag.removeprefix("W/") in [
+        candidate.removeprefix("W/") for candidate in candidates
+    ]
+
+
 def json_text(content: Any) -> str:
     """JSON text without spaces."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
+def body_text(event: Mapping[str, Any]) -> str | None:
+    """The text of a request's body, if it has one. Raises ValueError if it is not text."""
+    body = event.get("body")
+    if isinstance(body, str) and event.get("isBase64Encoded"):
+        return base64.b64decode(body, validate=True).decode()
+    return body if isinstance(body, str) else None
+
+
 def json_body(event: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON object of a request's body. Raises InvalidRequestError."""
-    body = event.get("body")
     try:
-        if isinstance(body, str) and event.get("isBase64Encoded"):
-            body = base64.b64decode(body, validate=True).decode()
-        content = json.loads(body) if isinstance(body, str) else None
+        body = body_text(event)
+        content = json.loads(body) if body is not None else None
     except (ValueError, RecursionError):
         raise InvalidRequestError(("body", "must be JSON")) from None
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Lanes: their names and rows, the order in which requests wait, and why a request waits."""
+"""Lanes: names, rows, and the order in which requests wait; why one waits, and its state."""
 
 import zlib
 from collections.abc import Mapping
@@ -27,6 +27,12 @@ WAITING_CHECK_SECONDS = 3600
 """A request that has waited so long for its lane is put into the stream again."""
 
 PRIORITIES = ("high", "normal", "low")
+
+# What the public state of a request has of its row as it is.
+_STATE = (
+    "request_id", "action", "status", "attempts", "assembly_id", "cancel_requested", "created_at",
+    "run_at", "started_at", "updated_at", "ended_at", "replay_of",
+)  # fmt: skip
 
 
 def lanes_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
@@ -101,3 +107,15 @@ def why_waiting(row: Mapping[str, Any], now: float = 0.0) -> dict[str, str] | No
         case RequestStatus.RETRYING:
             return {"reason": "retrying", "since": row["updated_at"]}
     return None
+
+
+def job_state(row: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The public state of a request at `now`, in epoch seconds, without its result."""
+    progress = row.get("progress") or {}
+    state = {name: row[name] for name in _STATE if name in row}
+    state |= {"seq": row.get("seq", progress.get("seq", 0)), "progress": row.get("progress")}
+    if waiting := why_waiting(row, now):
+        state["why_waiting"] = waiting
+    if "error" in row:
+        state["error"] = row["error"]
+    return state

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from jobplane_keys import read_item, request_key, split_owner_key, split_request_key
+from jobplane_keys import ErrorCode, read_item, request_key, split_owner_key, split_request_key
 from jobplane_leases._requests import RequestLease
 
 __all__ = [
@@ -50,15 +50,21 @@ class AnswerError(ValueError):
 
 
 class TokenError(Exception):
-    """Nothing can be returned with the token."""
+    """Nothing can be returned with the token; `code` is that of the refusal."""
+
+    code = ErrorCode.CALLBACK_OVER
 
 
 class TokenUnknownError(TokenError):
     """It is of no job, or of one that has expired."""
 
+    code = ErrorCode.NOT_FOUND
+
 
 class TokenUsedError(TokenError):
     """It was returned before."""
+
+    code = ErrorCode.CALLBACK_USED
 
 
 class TokenOverError(TokenError):

@@ -84,7 +84,8 @@ class WhyWaiting(Open):
 class RequestState(Open):
     """The stored state of a request; `seq` is that of its last message.
 
-    `result_omitted` is true if the result is too large for a socket message.
+    `replay_of` is the job that this one repeats. `result_omitted` is true if the result is too
+    large for a socket message.
     """
 
     request_id: str
@@ -98,6 +99,7 @@ class RequestState(Open):
     started_at: IsoTime | None = None
     updated_at: IsoTime
     ended_at: IsoTime | None = None
+    replay_of: str | None = None
     seq: int
     progress: StoredProgress | None
     why_waiting: WhyWaiting | None = None

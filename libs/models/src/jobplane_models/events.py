@@ -54,6 +54,27 @@ class MessageEvent(_Event):
     body: str | None = None
 
 
+class KnownCaller(Input):
+    """The user of a token that was verified."""
+
+    user_id: Annotated[str, Field(min_length=1)]
+    tenant_id: Annotated[str, Field(min_length=1)]
+    permissions: list[str]
+
+
+class MessagesOfCaller(Input):
+    """Messages that came over HTTP, each as text; the function `jobs` has verified the token."""
+
+    caller: KnownCaller
+    messages: list[str]
+
+
+class Answers(Open):
+    """The answers to the messages of a caller, in their order."""
+
+    answers: list[dict[str, Any]]
+
+
 class ProxyAnswer(_Event):
     """An answer that API Gateway sends to the client; `body` is JSON text, or empty."""
 

@@ -1,10 +1,12 @@
-"""Look-ups of assemblies: the requests to the function status, by HTTP or invoke, and answers."""
+"""Look-ups over HTTP or by invoke, and the answers of the HTTP API."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from jobplane_keys import ErrorCode
 from jobplane_models._base import CAMEL, AssemblyId, Input, IsoTime, Open
+from jobplane_models.answers import RequestState
 from jobplane_models.assemblies import AssemblyDocument, AssemblyUser, AssemblyWebhook, OkCode
 
 MAX_BATCH = 100
@@ -92,6 +94,37 @@ class AssemblyPage(Open):
     next: str | None
 
 
+class AcceptedJob(Open):
+    """The acknowledgement of a job; `status` is that of a job that exists already."""
+
+    request_id: str
+    status: str
+    message: str
+    assembly_id: AssemblyId | None = None
+
+
+class PerformedAction(Open):
+    """The result of a short action."""
+
+    request_id: str
+    status: Literal["completed"]
+    result: dict[str, Any]
+
+
+class ListedJob(RequestState):
+    """A job in a list, without its result; `user_id` is in the list of a tenant."""
+
+    tags: list[str]
+    user_id: str | None = None
+
+
+class JobPage(Open):
+    """Jobs, newest first; `next` is null on the last page."""
+
+    jobs: list[ListedJob]
+    next: str | None
+
+
 class Problem(Open):
     """One invalid field."""
 
@@ -103,7 +136,8 @@ class Refusal(Open):
     """Why a request was refused.
 
     `request_id` is the id of the invocation, which finds its log lines. `fits` is how many ids of
-    a batch, from the first on, fit into one answer.
+    a batch, from the first on, fit into one answer. `code`, `details` and `retryable` are those of
+    a socket's error.
     """
 
     error: str
@@ -111,6 +145,10 @@ class Refusal(Open):
     assembly_id: AssemblyId | None = None
     request_id: str | None = None
     fits: int | None = None
+    code: ErrorCode | None = None
+    details: list[dict[str, Any]] | dict[str, Any] | None = None
+    retryable: bool | None = None
+    retry_after_ms: int | None = None
 
 
 class GatewayRefusal(Open):

@@ -16,7 +16,7 @@ FORGET_SECONDS = 2.0
 
 
 class Listeners:
-    """The listeners of one request: the connection that sent it, and its subscribers.
+    """The listeners of one request: the connection that sent it, if one did, and its subscribers.
 
     `row` is the request's. `on_error` gets botocore's errors of DynamoDB, which are not raised,
     with what was not done; `on_answer` is called when DynamoDB or the endpoint answers.
@@ -34,7 +34,7 @@ class Listeners:
         self._dynamodb = dynamodb
         self._prefix = prefix
         self._key = request_key(row["owner"], row["request_id"])
-        self._origin = row["connection_id"]
+        self._origin = row.get("connection_id")
         self._on_error = on_error
         self._on_answer = on_answer
         self._gone: set[str] = set()
@@ -50,7 +50,7 @@ class Listeners:
 
         The next message waits for this, so that it ends after seconds: what is left expires.
         """
-        targets = {self._origin}
+        targets = {self._origin} if self._origin else set()
         if subscribers > 0:
             with self._reporting("subscribers not read"):
                 targets |= set(listeners(self._dynamodb, self._prefix, self._key, time.time()))
