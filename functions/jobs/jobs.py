@@ -128,7 +128,7 @@ class Call:
     def key(self, room: int = 0) -> str | None:
         """The header Idempotency-Key, which may begin ids. Raises RefusedRequestError."""
         key = self.headers.get("idempotency-key")
-        if key is not None and not is_request_id(f"{key}{'0' * room}"):
+        if key is not None and (not is_request_id(key) or len(key) > 128 - room):
             raise invalid(("Idempotency-Key", f"expected 1 to {128 - room} of A-Z a-z 0-9 . _ : -"))
         return key
 

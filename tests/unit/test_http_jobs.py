@@ -1,17 +1,23 @@
 """Jobs over HTTP: the answers of jobs, which invokes router, to its routes."""
 
+import asyncio
+import inspect
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+import jobplane_client
 from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
+from jobplane_client import AsyncHttpJobs, HttpJobs
 from jobplane_keys import from_item, iso_time, to_item
 from jobplane_leases.callbacks import new_token
 
@@ -42,21 +48,41 @@ class Api:
     ) -> tuple[int, Any, dict[str, str]]:
         """Status, content and headers of an answer."""
         headers, claims = more.pop("headers", {}), more.pop("claims", {})
-        token = mint(
-            self.aws.jwt_secret, user=user, tenant=claims.pop("tenant", "tenant-1"), **claims
-        )
+        token = self.token(user, claims.pop("tenant", "tenant-1"), **claims)
+        text = body if isinstance(body, str | None) else json.dumps(body)
+        query = {name: str(value) for name, value in more.items()}
+        named = {"authorization": f"Bearer {token}"} | headers
+        answer = self.answer(route, text, {"request_id": job, "token": job}, query, named)
+        content = json.loads(answer["body"]) if answer["body"] else None
+        return answer["statusCode"], content, answer["headers"]
+
+    def token(self, user: str = "user-1", tenant: str = "tenant-1", **claims: Any) -> str:
+        return mint(self.aws.jwt_secret, user=user, tenant=tenant, **claims)
+
+    def answer(self, route: str, body: str | None, path: Any, query: Any, headers: Any) -> Any:
         event = {
             "version": "2.0",
             "routeKey": route,
             "requestContext": {"http": {"method": route.split()[0], "path": route.split()[1]}},
-            "headers": {"authorization": f"Bearer {token}"} | headers,
-            "pathParameters": {"request_id": job, "token": job} if job else None,
-            "queryStringParameters": {name: str(value) for name, value in more.items()},
-            "body": body if isinstance(body, str | None) else json.dumps(body),
+            "headers": headers,
+            "pathParameters": path,
+            "queryStringParameters": query,
+            "body": body,
         }
-        answer = self.jobs.handler(event, self.aws.context("jobs"))
-        content = json.loads(answer["body"]) if answer["body"] else None
-        return answer["statusCode"], content, answer["headers"]
+        return self.jobs.handler(event, self.aws.context("jobs"))
+
+    def send(self, request: httpx.Request) -> httpx.Response:
+        """As a transport of httpx."""
+        found = re.fullmatch("/jobs(?:/([^/]+)(/cancel|/replay)?)?", request.url.path)
+        assert found
+        name, deed = found.groups()
+        route = f"{request.method} /jobs{'/{request_id}' if name else ''}{deed or ''}"
+        headers = dict(request.headers.items())
+        path, query = {"request_id": name}, dict(request.url.params)
+        answer = self.answer(route, request.content.decode() or None, path, query, headers)
+        return httpx.Response(
+            answer["statusCode"], headers=answer["headers"], content=answer["body"]
+        )
 
     def started(self, job: str, **more: Any) -> None:
         metadata = more.pop("metadata", {})
@@ -406,3 +432,89 @@ def test_a_throttled_router_is_said_with_retry_after(api: Api) -> None:
     with patch.object(api.jobs, "functions", lambda: SimpleNamespace(invoke=invoke)):
         code, refused, headers = api("POST /jobs", DELAY)
     assert (code, refused["retryable"], headers["Retry-After"]) == (503, True, "1")
+
+
+@pytest.fixture(params=["blocking", "async"])
+def call(request: pytest.FixtureRequest, api: Api) -> Iterator[Callable[..., Any]]:
+    """Calls a method of a client; its pauses let the job end."""
+
+    def end() -> None:
+        for row in api.rows():
+            if row.get("status") == "PENDING":
+                api.change(row["request_id"], status="COMPLETED", result='{"n":1}', seq=2)
+
+    async def end_later(_: float) -> None:
+        end()
+
+    transport = httpx.MockTransport(api.send)
+    if request.param == "blocking":
+        made: Any = HttpJobs(
+            "http://api",
+            api.token(),
+            client=httpx.Client(transport=transport),
+            sleep=lambda _: end(),
+        )
+    else:
+        client = httpx.AsyncClient(transport=transport)
+        made = AsyncHttpJobs("http://api", lambda: api.token(), client=client, sleep=end_later)
+    with asyncio.Runner() as runner:
+
+        def run(name: str, *arguments: Any, **more: Any) -> Any:
+            outcome = getattr(made, name)(*arguments, **more)
+            return runner.run(outcome) if inspect.isawaitable(outcome) else outcome
+
+        yield run
+        run("close" if request.param == "blocking" else "aclose")
+
+
+def test_clients_start_read_list_cancel_and_replay(
+    api: Api, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.jobs, "MAX_WAIT_SECONDS", 0)
+    job = call("start", "delay", {"seconds": 1}, metadata={"tags": "a"})
+    assert (job["status"], call("get", job.request_id).status) == ("queued", "PENDING")
+    assert [each.tags for each in call("list", tag="a").jobs] == [["a"]]
+    assert call("start", "echo", {"n": 1})["result"]["echo"] == {"n": 1}
+    assert call("cancel", job.request_id) == "cancelled"
+    again = call("replay", job.request_id, new_id="again")
+    assert (again.request_id, call("get", "again").replay_of) == ("again", job.request_id)
+    with pytest.raises(jobplane_client.JobCancelledError):
+        call("wait", job.request_id, 0)
+    with pytest.raises(jobplane_client.WaitTimeoutError, match="job again did not end within 0 s"):
+        call("wait", "again", 0)
+
+
+def test_clients_wait_for_results(api: Api, call: Callable[..., Any]) -> None:
+    """The service holds the answer; what fails for a passing reason is repeated."""
+    api.started("job-1")
+    state = {"seq": 1, "percentage": 50, "message": "half", "at": iso_time(time.time())}
+    api.change("job-1", progress=state)
+    seen: list[float] = []
+    read, calls = api.jobs.read_item, list[int]()
+
+    def failing(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ClientError({"Error": {"Code": "ThrottlingException"}}, "GetItem")
+        return read(*arguments)
+
+    with patch.object(api.jobs, "read_item", failing):
+        found = call("wait", "job-1", 30, lambda progress: seen.append(progress.percentage))
+    assert (found, seen) == ({"n": 1}, [50])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error"),
+    [
+        ("get", ["absent"], "NotFoundError"),
+        ("wait", ["absent", 5], "NotFoundError"),
+        ("start", ["nothing", {}], "InvalidRequestError"),
+        ("replay", ["a b"], "InvalidRequestError"),
+    ],
+)
+def test_clients_raise_the_errors_of_refusals(
+    call: Callable[..., Any], name: str, arguments: Any, error: str
+) -> None:
+    with pytest.raises(getattr(jobplane_client, error)) as raised:
+        call(name, *arguments)
+    assert raised.value.code in {"NOT_FOUND", "INVALID_ACTION", "VALIDATION_ERROR"}

@@ -87,10 +87,12 @@ export function errorOf(
   body: ErrorBody,
   requestId: string | undefined,
   ended: boolean,
+  status?: number,
 ): CodedError {
   const facts: Facts = {
     code: body.code,
     requestId,
+    status,
     details: body.details,
     retryable: body.retryable,
     retryAfter: body.retry_after_ms,

@@ -1,7 +1,7 @@
 import type { Job } from "./client.js";
 import type { AssemblyDocument, ErrorBody, RequestState } from "./contracts.js";
 import { errorOf, RefusedError } from "./errors.js";
-import { isObject } from "./protocol.js";
+import { isObject, newId } from "./protocol.js";
 import type { Token } from "./session.js";
 
 export interface ListOptions {
@@ -16,8 +16,9 @@ export interface ListOptions {
 }
 
 export interface JobList {
-  jobs: RequestState[];
-  next?: string;
+  jobs: (RequestState & { tags: string[] })[];
+  /** Null on the last page. */
+  next: string | null;
 }
 
 const attempts = 4;
@@ -57,7 +58,8 @@ export class Http {
   }
 
   async replay(id: string): Promise<Job> {
-    return jobOf(await this.call("POST", `jobs/${encodeURIComponent(id)}/replay`));
+    const path = `jobs/${encodeURIComponent(id)}/replay`;
+    return jobOf(await this.call("POST", path, undefined, newId()));
   }
 
   /** All calls are repeatable: one id makes one job. */
@@ -65,12 +67,17 @@ export class Http {
     method: string,
     path: string,
     body?: object,
+    key?: string,
   ): Promise<Record<string, unknown>> {
     for (let attempt = 1; ; attempt += 1) {
       const token = typeof this.token === "string" ? this.token : await this.token();
       const answer = await fetch(`${this.api.replace(/\/$/, "")}/${path}`, {
         method,
-        headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+        headers: {
+          authorization: `Bearer ${token}`,
+          ...(body && { "content-type": "application/json" }),
+          ...(key && { "idempotency-key": key }),
+        },
         ...(body && { body: JSON.stringify(body) }),
       }).catch(() => null);
       const data: unknown = await answer?.json().catch(() => null);
@@ -88,9 +95,14 @@ function jobOf(data: Record<string, unknown>): Job {
   return { id: request_id ?? "", status: status ?? "", assemblyId: assembly_id };
 }
 
+/** A refusal is `{error, code, retryable, details?}`; API Gateway's has no code. */
 function refused(answer: Response | null, data: unknown): Error {
-  const error = isObject(data) ? data.error : null;
-  if (isObject(error)) return errorOf(error as unknown as ErrorBody, undefined, false);
+  const facts = isObject(data) ? data : {};
+  if (typeof facts.error === "string" && typeof facts.code === "string") {
+    const body = { ...facts, message: facts.error } as unknown as ErrorBody;
+    return errorOf(body, undefined, false, answer?.status);
+  }
   const message = answer ? `the service answered ${answer.status}` : "the service can't be reached";
-  return new RefusedError(message, { code: "SERVICE_UNAVAILABLE", status: answer?.status });
+  const code = answer?.status === 401 ? "UNAUTHORIZED" : "SERVICE_UNAVAILABLE";
+  return new RefusedError(message, { code, status: answer?.status });
 }

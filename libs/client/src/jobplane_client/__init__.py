@@ -3,6 +3,7 @@
 StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
 HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
 JobSocket                                    sends jobs, receives their progress and results
+HttpJobs, AsyncHttpJobs                      sends, reads and lists jobs over HTTP
 assemble, AssembleOptions                    files to the document of their assembly
 Reply                                        the answer to a request, and the request's id
 verify_webhook                               the document of a notification, if it is authentic
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from jobplane_client._answers import NotifiedStatus, WebhookDelivery
     from jobplane_client._assembling import AssembleOptions, assemble
     from jobplane_client._http import AsyncHttpStatusClient, HttpStatusClient
+    from jobplane_client._http_jobs import AsyncHttpJobs, HttpJobs
     from jobplane_client._jobs import (
         Cancellation,
         FollowUp,
@@ -124,10 +126,12 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AssembleOptions": "_assembling",
+    "AsyncHttpJobs": "_http_jobs",
     "AsyncHttpStatusClient": "_http",
     "AsyncStatusClient": "_lambda",
     "Cancellation": "_jobs",
     "FollowUp": "_jobs",
+    "HttpJobs": "_http_jobs",
     "HttpStatusClient": "_http",
     "Interrupt": "_jobs",
     "Job": "_jobs",
@@ -147,6 +151,7 @@ _MODULES = {
 
 __all__ = [
     "AssembleOptions",
+    "AsyncHttpJobs",
     "AsyncHttpStatusClient",
     "AsyncStatusClient",
     "BadPayloadError",
@@ -160,6 +165,7 @@ __all__ = [
     "ForbiddenError",
     "FunctionError",
     "FutureTimestampError",
+    "HttpJobs",
     "HttpStatusClient",
     "Interrupt",
     "InvalidRequestError",

@@ -135,12 +135,12 @@ def retry_after_seconds(text: str | None) -> float | None:
 
 
 def accepted[T](answer: Answer, kind: type[T], own: str | None = None) -> T:
-    """The content of an answer with status 200, a JSON value of this kind.
+    """The content of an answer with status 200 or 202, a JSON value of this kind.
 
     `own` is a key that each 404 of the function has: another 404 is a gateway's, for an unknown
     path. Raises RefusedError or BadPayloadError.
     """
-    if answer.status != 200:
+    if answer.status not in (200, 202):
         _refuse(answer, own)
     content = _json(answer.body)
     if not isinstance(content, kind):

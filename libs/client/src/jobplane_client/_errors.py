@@ -196,12 +196,17 @@ class CallTimeoutError(JobplaneError):
 
 
 class WaitTimeoutError(JobplaneError):
-    """The job did not end in time; `document` is its last state, None if it was never found."""
+    """The job did not end in time; `document` is that of its assembly, None if it was not read."""
 
     def __init__(
-        self, assembly_id: str, timeout: float, document: "AssemblyDocument | None"
+        self,
+        assembly_id: str,
+        timeout: float,
+        document: "AssemblyDocument | None",
+        *,
+        what: str = "assembly",
     ) -> None:
-        super().__init__(f"assembly {assembly_id} did not end within {timeout:g} s")
+        super().__init__(f"{what} {assembly_id} did not end within {timeout:g} s")
         self.assembly_id = assembly_id
         self.timeout = timeout
         self.document = document

@@ -6,7 +6,7 @@ outcomes. The clients differ only in how they send a question (`Send`) and how t
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -70,7 +70,20 @@ class BatchLookUp:
     assembly_ids: Sequence[str]
 
 
-type Question = LookUp | BatchLookUp
+@dataclass(frozen=True, slots=True)
+class JobCall:
+    """A request about jobs; `content` is its body."""
+
+    caller: Caller
+    method: str
+    path: str
+    content: Mapping[str, Any] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    """The header Idempotency-Key."""
+
+
+type Question = LookUp | BatchLookUp | JobCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +205,10 @@ class StatusFlows:
         self, caller: Caller, assembly_id: str
     ) -> Flow[tuple[AssemblyDocument, float | None]]:
         question = LookUp(caller, assembly_id)
-        document, asked = yield from self._with_retries(
-            question, lambda answer: (document_of(answer, assembly_id), answer.retry_after)
+        document, asked = yield from with_retries(
+            question,
+            lambda answer: (document_of(answer, assembly_id), answer.retry_after),
+            self._retries,
         )
         self._cache.put(caller.key, document)
         return document, asked
@@ -202,7 +217,9 @@ class StatusFlows:
         self, caller: Caller, assembly_ids: Sequence[str]
     ) -> Flow[dict[str, AssemblyDocument | None]]:
         try:
-            statuses = yield from self._with_retries(BatchLookUp(caller, assembly_ids), statuses_of)
+            statuses = yield from with_retries(
+                BatchLookUp(caller, assembly_ids), statuses_of, self._retries
+            )
         except InvalidRequestError as error:
             if error.status_code != _ANSWER_TOO_LARGE or len(assembly_ids) == 1:
                 raise
@@ -218,22 +235,24 @@ class StatusFlows:
                 self._cache.put(caller.key, document)
         return found
 
-    def _with_retries[T](self, question: Question, read: Callable[[Answer], T]) -> Flow[T]:
-        for attempt in count():
-            try:
-                return read((yield Send(question)))
-            except ServiceUnavailableError as error:
-                requested = error.retry_after or 0.0
-                if (
-                    attempt >= self._retries
-                    or error.status_code not in _RETRIED_STATUSES
-                    or requested > _RETRY_MAX_SECONDS
-                ):
-                    raise
-                ceiling = min(_RETRY_BASE_SECONDS * 2**attempt, _RETRY_MAX_SECONDS)
-                delay = max(requested, random.uniform(0, ceiling))
-            yield Pause(delay)
-        raise AssertionError("count() does not end")
+
+def with_retries[T](question: Question, read: Callable[[Answer], T], retries: int) -> Flow[T]:
+    """What `read` makes of the answer; a service that is unavailable is asked again."""
+    for attempt in count():
+        try:
+            return read((yield Send(question)))
+        except ServiceUnavailableError as error:
+            requested = error.retry_after or 0.0
+            if (
+                attempt >= retries
+                or error.status_code not in _RETRIED_STATUSES
+                or requested > _RETRY_MAX_SECONDS
+            ):
+                raise
+            ceiling = min(_RETRY_BASE_SECONDS * 2**attempt, _RETRY_MAX_SECONDS)
+            delay = max(requested, random.uniform(0, ceiling))
+        yield Pause(delay)
+    raise AssertionError("count() does not end")
 
 
 class Transport(Protocol):

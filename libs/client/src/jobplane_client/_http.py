@@ -1,4 +1,4 @@
-"""Status look-ups over HTTP."""
+"""Status look-ups and jobs over HTTP."""
 
 import asyncio
 import hashlib
@@ -22,6 +22,7 @@ from jobplane_client._flows import (
     BatchLookUp,
     Caller,
     Driver,
+    JobCall,
     Question,
     StatusFlows,
 )
@@ -54,8 +55,8 @@ class HttpStatusClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._owns_client = client is None
-        self._client = httpx.Client(timeout=_timeouts(timeout)) if client is None else client
-        self._driver = Driver(_HttpTransport(base_url, token, self._client), sleep, concurrency)
+        self._client = httpx.Client(timeout=timeouts_of(timeout)) if client is None else client
+        self._driver = Driver(HttpTransport(base_url, token, self._client), sleep, concurrency)
         self._flows = StatusFlows(
             retries=retries,
             cache_size=cache_size,
@@ -136,8 +137,8 @@ class AsyncHttpStatusClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._owns_client = client is None
-        self._client = httpx.AsyncClient(timeout=_timeouts(timeout)) if client is None else client
-        transport = _AsyncHttpTransport(base_url, token, self._client)
+        self._client = httpx.AsyncClient(timeout=timeouts_of(timeout)) if client is None else client
+        transport = AsyncHttpTransport(base_url, token, self._client)
         self._driver = AsyncDriver(transport, sleep, concurrency)
         self._flows = StatusFlows(
             retries=retries,
@@ -183,7 +184,9 @@ class AsyncHttpStatusClient:
         await self.aclose()
 
 
-class _HttpTransport:
+class HttpTransport:
+    """Sends questions over HTTP."""
+
     def __init__(self, base_url: str, token: Token, client: httpx.Client) -> None:
         self._base_url = base_url.rstrip("/")
         self._token = token
@@ -199,7 +202,9 @@ class _HttpTransport:
             raise _translated(error) from error
 
 
-class _AsyncHttpTransport:
+class AsyncHttpTransport:
+    """HttpTransport for an event loop."""
+
     def __init__(self, base_url: str, token: AsyncToken, client: httpx.AsyncClient) -> None:
         self._base_url = base_url.rstrip("/")
         self._token = token
@@ -231,6 +236,15 @@ def _request(base_url: str, question: Question) -> dict[str, Any]:
             "json": {"assemblyIds": list(question.assembly_ids)},
             "headers": headers,
         }
+    if isinstance(question, JobCall):
+        keyed = {"Idempotency-Key": question.key} if question.key else {}
+        return {
+            "method": question.method,
+            "url": f"{base_url}/{question.path}",
+            "json": question.content,
+            "params": {name: value for name, value in question.query.items() if value is not None},
+            "headers": headers | keyed,
+        }
     return {
         "method": "GET",
         "url": f"{base_url}/status/{question.assembly_id}",
@@ -252,5 +266,6 @@ def _translated(error: httpx.RequestError) -> JobplaneError:
     return ServiceUnavailableError("the status service can't be reached")
 
 
-def _timeouts(seconds: float) -> httpx.Timeout:
+def timeouts_of(seconds: float) -> httpx.Timeout:
+    """A connection takes at most five of these seconds."""
     return httpx.Timeout(seconds, connect=min(seconds, 5.0))
