@@ -848,8 +848,9 @@ export interface ClaimsSwept {
  *
  * Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
  * `progress_pct` 0–100. It never has both `ok` and `error`. Until the job has ended it has
- * neither, or the `ok` code of a running job if the deployment has extended codes. `joined` are
- * the ids of requests that waited for a failed assembly, and fail with it.
+ * neither; `ASSEMBLY_CANCELED` is an `error`. If the deployment has extended codes, it is an `ok`,
+ * and so is the code of a running job. `execution` grows with each run of the assembly. `joined`
+ * are the ids of requests that waited for a failed assembly, and fail with it.
  */
 export interface AssemblyDocument {
   assembly_id: string;
@@ -878,6 +879,7 @@ export interface AssemblyDocument {
   warnings?: string[];
   webhook?: AssemblyWebhook;
   request_id?: string;
+  execution?: number;
   joined?: string[];
   stalled?: boolean;
 }
@@ -1483,12 +1485,18 @@ export interface CreateUpload {
 }
 /**
  * A file that the client will upload; `md5hash` in hex or as a Content-MD5.
+ *
+ * `field` and `meta` are the client's own, and come back in the assembly's document.
  */
 export interface UploadFile {
   name: string;
   size: number;
   mime?: string;
   md5hash: string;
+  field?: string;
+  meta?: {
+    [k: string]: unknown;
+  };
 }
 /**
  * A payload that no message can carry: the key of an upload of the caller with its JSON.
@@ -1527,6 +1535,10 @@ export interface UploadedFile {
   size: number;
   mime?: string;
   md5hash: string;
+  field?: string;
+  meta?: {
+    [k: string]: unknown;
+  };
   key: string;
 }
 /**

@@ -749,7 +749,8 @@ def upload_entry(upload: Row) -> Row:
         **name_parts(safe_name(upload["name"])),
         "size": upload["size"],
         "mime": upload["mime"],
-        "field": "file",
+        "field": upload.get("field", "file"),
+        **({"meta": upload["meta"]} if upload.get("meta") else {}),
         "md5hash": upload["md5hash"],
         "key": upload["key"],
     }

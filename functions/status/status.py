@@ -341,7 +341,7 @@ def document_of(item: Document, now: float) -> Document:
     """
     document = assembly_document(item, now, extended_codes=EXTENDED_CODES)
     followers = item.get("followers")
-    if document.get("error") and isinstance(followers, list):
+    if item.get("error") and isinstance(followers, list):
         document["joined"] = sorted(split_request_key(key)[1] for key in followers)
     return document
 

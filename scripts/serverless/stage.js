@@ -68,7 +68,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     webhookSecretsArn: parameters(`/${service}/${stage}/webhooks/*`),
     httpCors: {
       allowedOrigins: [chosen.corsOrigin],
-      allowedHeaders: ['authorization', 'content-type', 'if-none-match'],
+      allowedHeaders: ['authorization', 'content-type', 'idempotency-key', 'if-none-match'],
       allowedMethods: ['GET', 'POST', 'DELETE', 'OPTIONS'],
       exposedResponseHeaders: ['etag', 'retry-after'],
       maxAge: 3600,

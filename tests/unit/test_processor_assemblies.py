@@ -208,6 +208,18 @@ def test_every_shipped_template_completes(
     assert stored == [body.splitlines()]
 
 
+def test_the_fields_of_an_upload_that_are_the_clients_own_come_back(
+    assemblies: Assemblies,
+) -> None:
+    own = {"field": "photo", "meta": {"album": 7}}
+    row = assemblies.run(
+        "tpl_archive", assemblies.put("a.txt", b"a", **own), assemblies.put("b.txt", b"b")
+    )
+    first, second = public_assembly(assemblies.document(row))["uploads"]
+    assert first.items() >= own.items()
+    assert (second["field"], "meta" in second) == ("file", False)
+
+
 def test_a_document_has_public_and_internal_fields(assemblies: Assemblies) -> None:
     """Public fields fit the model; internal ones serve the next writer."""
     assemblies.step("h", "/file/hash")

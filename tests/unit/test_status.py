@@ -144,6 +144,13 @@ def test_a_document_without_an_end_is_to_be_polled(
     assert (headers["Retry-After"], headers["Cache-Control"]) == (seconds, "no-store")
 
 
+def test_a_cancelled_document_has_its_code_as_the_error(status: ModuleType) -> None:
+    """So that whoever looks for an `ok` or an `error` stops."""
+    put(assembly(ok="ASSEMBLY_CANCELED", followers=["tenant-1#user-1#req-2"]))
+    _, body, _ = ask(status, MINE)
+    assert (body["error"], body.keys() & {"ok", "joined"}) == ("ASSEMBLY_CANCELED", set())
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -177,7 +184,7 @@ def test_a_running_document_with_an_expired_lease_is_stalled(
 def test_whole_numbers_are_answered_as_integers(status: ModuleType) -> None:
     put(assembly(progress_pct=100.0, execution_duration=0.25))
     body = status.handler(MINE, Context())["body"]
-    assert body.endswith('"progress_pct":100}')
+    assert '"progress_pct":100,' in body
     assert '"execution_duration":0.25' in body
 
 

@@ -42,7 +42,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     stage = stack.template.parameters
     processor, router, status = map(stack.load, ("processor", "router", "status"))
     claim, delivery = stack.load("claim"), stack.load("deliver-webhook")
-    uploads = stack.load("upload-parts")
+    jobs, uploads = stack.load("jobs"), stack.load("upload-parts")
     bucket = stack.template.of_type("AWS::S3::Bucket")["FilesBucket"]
     (abandoned,) = (
         rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
@@ -112,6 +112,9 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "an assembly is kept": f"{keys.ASSEMBLY_TTL_SECONDS // DAY} days",
         "look-ups in one batch": f"{status.MAX_BATCH}",
         "assemblies of a page": f"{status.LIST_LIMIT}, at most {status.MAX_LIST_LIMIT}",
+        "jobs of a batch over HTTP": f"{jobs.MAX_BATCH}, in {jobs.MAX_BODY_BYTES / 1e6} MB",
+        "jobs of a page": f"{jobs.LIST_LIMIT}, at most {jobs.MAX_LIST_LIMIT}",
+        "a look-up of a job waits": f"{jobs.MAX_WAIT_SECONDS} s at most",
         "attempts of a webhook": (
             f"{delivery.MAX_RECEIVES}, over {sum(delivery.RETRY_DELAYS) // HOUR} hours"
         ),

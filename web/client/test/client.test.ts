@@ -246,3 +246,42 @@ test.each(["http://x", "nothing"])("the URL %s is refused", async (url) => {
   const one = connect(url, "t1");
   await expect(one.jobs.start("delay", {})).rejects.toThrow("must begin with wss://");
 });
+
+test("lists and replays go over HTTP, and are repeated under one key", async () => {
+  const answers = [
+    new Response(JSON.stringify({ message: "Service Unavailable" }), { status: 503 }),
+    new Response(JSON.stringify({ request_id: "new", status: "queued" }), { status: 202 }),
+    new Response(JSON.stringify({ jobs: [], next: null })),
+  ];
+  const sent = vi.spyOn(globalThis, "fetch").mockImplementation(async () => {
+    const answer = answers.shift();
+    if (!answer) throw new Error("no answer is left");
+    return answer;
+  });
+  const { jobs } = client({ api: "https://api/" });
+  expect(await jobs.replay("a b")).toEqual({ id: "new", status: "queued", assemblyId: undefined });
+  expect(await jobs.list({ tag: "nightly" })).toEqual({ jobs: [], next: null });
+  const keys = sent.mock.calls.map(([, options]) =>
+    new Headers(options?.headers).get("idempotency-key"),
+  );
+  expect(sent.mock.calls.map(([url]) => url)).toEqual([
+    "https://api/jobs/a%20b/replay",
+    "https://api/jobs/a%20b/replay",
+    "https://api/jobs?tag=nightly",
+  ]);
+  expect([keys[0] === keys[1], Boolean(keys[0]), keys[2]]).toEqual([true, true, null]);
+  sent.mockRestore();
+});
+
+test("a refusal over HTTP has the service's code and status", async () => {
+  const body = { error: "The job has not ended", code: "VALIDATION_ERROR", retryable: false };
+  const sent = vi
+    .spyOn(globalThis, "fetch")
+    .mockResolvedValue(new Response(JSON.stringify(body), { status: 400 }));
+  await expect(client({ api: "https://api" }).jobs.replay("a")).rejects.toMatchObject({
+    code: "VALIDATION_ERROR",
+    status: 400,
+    message: "The job has not ended",
+  });
+  sent.mockRestore();
+});

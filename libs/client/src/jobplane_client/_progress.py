@@ -22,14 +22,14 @@ def progress_message(document: "AssemblyDocument | Mapping[str, Any]") -> str:
 
 def _line(values: Mapping[str, Any]) -> str:
     error, ok = values.get("error"), values.get("ok")
+    if "ASSEMBLY_CANCELED" in (ok, error):
+        return "Cancelled"
     if error:
         message = values.get("message")
         return f"{error}: {message}" if message and message != error else str(error)
     if ok == "ASSEMBLY_COMPLETED":
         duration = values.get("execution_duration")
         return "Completed" if duration is None else f"Completed in {duration:.1f}s"
-    if ok == "ASSEMBLY_CANCELED":
-        return "Cancelled"
     executing = is_executing(ok, values.get("execution_start"))
     line = _running(values) if executing else "Waiting"
     return f"{line}, stalled" if values.get("stalled") else line

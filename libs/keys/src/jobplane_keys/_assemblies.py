@@ -41,6 +41,7 @@ PUBLIC_ASSEMBLY_FIELDS = (
     "warnings",
     "webhook",
     "request_id",
+    "execution",
 )
 
 # Where an assembly's document and a report have the keys of objects.
@@ -137,9 +138,9 @@ def assembly_document(
 ) -> dict[str, Any]:
     """The public document of an assembly's row, consistent even if the row is not.
 
-    It never has both `ok` and `error`. A job that has not ended has neither, unless
-    `extended_codes` is set: then `ok` is the code of a running job. Such a document has `stalled`
-    if the job's lease has ended by `now` (epoch seconds).
+    It never has both `ok` and `error`. A job that has not ended has neither, and the code of a
+    cancelled one is its `error`, unless `extended_codes` is set: then `ok` is the code of both. A
+    document that has not ended has `stalled` if the job's lease has ended by `now` (epoch seconds).
     """
     document = public_assembly(item)
     if item.get("error"):
@@ -153,6 +154,8 @@ def assembly_document(
             document["ok"] = "ASSEMBLY_EXECUTING" if executing else "ASSEMBLY_UPLOADING"
         if is_past(item.get("lease_until"), now):
             document["stalled"] = True
+    elif document["ok"] == "ASSEMBLY_CANCELED" and not extended_codes:
+        document["error"] = document.pop("ok")
     return document
 
 

@@ -72,8 +72,9 @@ class AssemblyDocument(Open):
 
     Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
     `progress_pct` 0–100. It never has both `ok` and `error`. Until the job has ended it has
-    neither, or the `ok` code of a running job if the deployment has extended codes. `joined` are
-    the ids of requests that waited for a failed assembly, and fail with it.
+    neither; `ASSEMBLY_CANCELED` is an `error`. If the deployment has extended codes, it is an `ok`,
+    and so is the code of a running job. `execution` grows with each run of the assembly. `joined`
+    are the ids of requests that waited for a failed assembly, and fail with it.
     """
 
     assembly_id: str
@@ -100,6 +101,7 @@ class AssemblyDocument(Open):
     warnings: list[str] = []
     webhook: AssemblyWebhook | None = None
     request_id: str | None = None
+    execution: int | None = None
     joined: list[str] = []
     stalled: bool = False
 

@@ -59,12 +59,17 @@ Fields = Annotated[dict[str, Any], Field(max_length=MAX_FIELDS), AfterValidator(
 
 
 class UploadFile(Strict):
-    """A file that the client will upload; `md5hash` in hex or as a Content-MD5."""
+    """A file that the client will upload; `md5hash` in hex or as a Content-MD5.
+
+    `field` and `meta` are the client's own, and come back in the assembly's document.
+    """
 
     name: FileName
     size: Bytes
     mime: MimeType = "application/octet-stream"
     md5hash: Md5
+    field: Annotated[str, StringConstraints(min_length=1, max_length=128)] = "file"
+    meta: Fields = {}
 
 
 class CreateUpload(Strict):
