@@ -615,6 +615,9 @@ export interface MessageEvent {
  */
 export interface MessagesOfCaller {
   caller: KnownCaller;
+  /**
+   * @maxItems 100
+   */
   messages: string[];
 }
 /**
@@ -623,6 +626,9 @@ export interface MessagesOfCaller {
 export interface KnownCaller {
   user_id: string;
   tenant_id: string;
+  /**
+   * @maxItems 4096
+   */
   permissions: string[];
 }
 /**

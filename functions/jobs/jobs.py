@@ -105,11 +105,20 @@ type Message = dict[str, Any]
 class Call:
     """One request over HTTP."""
 
-    path: Mapping[str, Any]
-    query: Mapping[str, Any]
-    headers: Mapping[str, Any]
     event: Mapping[str, Any]
     now: float
+
+    @property
+    def path(self) -> Mapping[str, Any]:
+        return json_object(self.event.get("pathParameters"))
+
+    @property
+    def query(self) -> Mapping[str, Any]:
+        return json_object(self.event.get("queryStringParameters"))
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return json_object(self.event.get("headers"))
 
     def content(self) -> Message:
         """The JSON object of the body. Raises RefusedRequestError."""
@@ -236,7 +245,7 @@ def create_upload(call: Call, caller: Identity) -> HttpAnswer:
 
 
 def answer_callback(call: Call) -> HttpAnswer:
-    """Give a waiting job its answer; whoever has the callback's token may do so."""
+    """Give a waiting job its answer; a caller that has its token may do so."""
     try:
         return_callback(dynamodb, REQUESTS, call.path.get("token"), call.content(), call.now)
     except AnswerError as error:
@@ -414,9 +423,9 @@ def page_of_jobs(
             last = [item["created_at"], item["request_id"], item["owner"]]
             row = rows.get((item["owner"], item["request_id"]))
             if row and not is_past(row["ttl"], now) and is_wanted(row, filters):
-                more = {"tags": job_tags(row.get("metadata") or {})}
-                more["user_id"] = split_owner_key(row["owner"])[1]
-                jobs.append(job_state(row, now) | more)
+                tags = job_tags(row.get("metadata") or {})
+                user_id = split_owner_key(row["owner"])[1]
+                jobs.append(job_state(row, now) | {"tags": tags, "user_id": user_id})
             if len(jobs) == limit:
                 return jobs, last
         if "LastEvaluatedKey" not in page:
@@ -486,8 +495,7 @@ def answer_call(route: Any, call: Call) -> HttpAnswer:
 @telemetry.handler
 def handler(event: Any, context: Any) -> HttpAnswer:
     event = json_object(event)
-    parts = ("pathParameters", "queryStringParameters", "headers")
-    call = Call(*(json_object(event.get(part)) for part in parts), event, time.time())
+    call = Call(event, time.time())
     try:
         answer = answer_call(event.get("routeKey"), call)
         # Lambda's answer contains the body as a JSON string.
@@ -496,18 +504,18 @@ def handler(event: Any, context: Any) -> HttpAnswer:
             raise refusal(ErrorCode.PAYLOAD_TOO_LARGE, f"The answer is too large: {remedy}")
         return answer
     except UnauthorizedError as error:
-        telemetry.metric("RequestRefused", ErrorType=ErrorCode.UNAUTHORIZED)
+        telemetry.metric("CallRefused", ErrorType=ErrorCode.UNAUTHORIZED)
         telemetry.warning("token refused", reason=error.reason)
         return error.answer()
     except RefusedRequestError as error:
         telemetry.info("request refused", status_code=error.status, cause=str(error))
         return error.answer()
     except (BotoCoreError, ClientError, ThrottledError) as error:
-        telemetry.metric("RequestRefused", ErrorType=ErrorCode.SERVICE_UNAVAILABLE)
+        telemetry.metric("CallRefused", ErrorType=ErrorCode.SERVICE_UNAVAILABLE)
         telemetry.exception("an AWS call failed", error)
         text = "The service is temporarily unavailable; try again"
         return refusal(ErrorCode.SERVICE_UNAVAILABLE, text, retry_after_ms=1000).answer()
     except Exception as error:
-        telemetry.metric("RequestRefused", ErrorType=ErrorCode.INTERNAL_ERROR)
+        telemetry.metric("CallRefused", ErrorType=ErrorCode.INTERNAL_ERROR)
         telemetry.exception("request failed", error)
         return refusal(ErrorCode.INTERNAL_ERROR, "An internal error occurred").answer()

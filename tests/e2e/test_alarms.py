@@ -24,6 +24,7 @@ from jobplane.tree.repository import Repository
 from jobplane.tree.resolved import ResolvedStack
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
+from jobplane_leases.callbacks import new_token
 from tests.alarm_states import Alarm, Metric, Point
 from tests.e2e.deployed import Deployed, Message, client_once, unique, until
 from tests.e2e.platform_records import (
@@ -88,7 +89,11 @@ HARMLESS: dict[str, Any] = {
         "newThreadId": "t",
         "interruptingMessageId": "n",
     },
-    "jobs": {"routeKey": "GET /jobs", "headers": {}},
+    "jobs": {
+        "routeKey": "POST /callbacks/{token}",
+        "pathParameters": {"token": new_token("alarms#unknown", "unknown")[0]},
+        "body": '{"result": 1}',
+    },
     "router": UNKNOWN_CONNECTION,
     "send-interrupt": {
         "projectUserId": UNKNOWN_WORKSPACE,
@@ -312,6 +317,7 @@ PING = HARMLESS["router"] | {"body": '{"action": "ping"}'}
 SERVER_ERRORS: dict[str, Callable[[Any], bool]] = {
     "connect": lambda answer: answer["statusCode"] == 500,
     "disconnect": lambda answer: answer["statusCode"] == 200,
+    "jobs": lambda answer: answer["statusCode"] == 503,
     "router": lambda answer: json.loads(answer["body"])["error"]["code"] == "SERVICE_UNAVAILABLE",
     "state-manager": lambda answer: answer["statusCode"] == 500,
     "status": lambda answer: answer["statusCode"] == 500,

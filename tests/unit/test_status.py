@@ -145,7 +145,7 @@ def test_a_document_without_an_end_is_to_be_polled(
 
 
 def test_a_cancelled_document_has_its_code_as_the_error(status: ModuleType) -> None:
-    """So that whoever looks for an `ok` or an `error` stops."""
+    """So that a client that waits for an `ok` or an `error` stops."""
     put(assembly(ok="ASSEMBLY_CANCELED", followers=["tenant-1#user-1#req-2"]))
     _, body, _ = ask(status, MINE)
     assert (body["error"], body.keys() & {"ok", "joined"}) == ("ASSEMBLY_CANCELED", set())

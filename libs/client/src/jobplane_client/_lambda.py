@@ -19,6 +19,7 @@ from jobplane_client._flows import (
     BatchLookUp,
     Caller,
     Driver,
+    LookUp,
     Question,
     StatusFlows,
 )
@@ -194,6 +195,7 @@ class _LambdaTransport:
         if isinstance(question, BatchLookUp):
             event = {"assemblyIds": list(question.assembly_ids)}
         else:
+            assert isinstance(question, LookUp)  # jobs are asked for over HTTP
             event = {"assemblyId": question.assembly_id}
             if question.trigger_webhook:
                 event["triggerWebhook"] = True

@@ -59,14 +59,14 @@ class KnownCaller(Input):
 
     user_id: Annotated[str, Field(min_length=1)]
     tenant_id: Annotated[str, Field(min_length=1)]
-    permissions: list[str]
+    permissions: Annotated[list[str], Field(max_length=4096)]
 
 
 class MessagesOfCaller(Input):
     """Messages that came over HTTP, each as text; the function `jobs` has verified the token."""
 
     caller: KnownCaller
-    messages: list[str]
+    messages: Annotated[list[str], Field(max_length=100)]
 
 
 class Answers(Open):
