@@ -109,16 +109,20 @@ class Call:
     now: float
 
     @property
-    def path(self) -> Mapping[str, Any]:
-        return json_object(self.event.get("pathParameters"))
+    def path(self) -> Mapping[str, str]:
+        return self._texts("pathParameters")
 
     @property
-    def query(self) -> Mapping[str, Any]:
-        return json_object(self.event.get("queryStringParameters"))
+    def query(self) -> Mapping[str, str]:
+        return self._texts("queryStringParameters")
 
     @property
-    def headers(self) -> Mapping[str, Any]:
-        return json_object(self.event.get("headers"))
+    def headers(self) -> Mapping[str, str]:
+        return self._texts("headers")
+
+    def _texts(self, part: str) -> Mapping[str, str]:
+        given = json_object(self.event.get(part)).items()
+        return {name: value for name, value in given if isinstance(value, str)}
 
     def content(self) -> Message:
         """The JSON object of the body. Raises RefusedRequestError."""

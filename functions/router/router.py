@@ -38,6 +38,7 @@ from jobplane_keys import (
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
+    ValidationError,
     assembly_id,
     connection_id_of,
     connections_table,
@@ -47,6 +48,7 @@ from jobplane_keys import (
     is_terminal_assembly,
     iso_time,
     job_tags,
+    json_object,
     link_signer,
     new_request_id,
     owner_key,
@@ -286,12 +288,12 @@ def invalid(message: str, field: str, expected: str) -> RefusedError:
 
 def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
     """The payload as its model. Raises RefusedError. Loads pydantic at its first use."""
-    from pydantic import ValidationError
+    import pydantic
 
     model = getattr(importlib.import_module("jobplane_models.payloads"), model_name)
     try:
         return model.model_validate(payload)
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         faults = [
             fault(".".join(("payload", *map(str, part["loc"]))), part["msg"])
             for part in error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
@@ -497,7 +499,7 @@ def due_of(request: Request) -> float | None:
     """The epoch seconds at which a job is due; None if it is due now. Raises RefusedError."""
     if not request.metadata.keys() & {"run_at", "delay_seconds"}:
         return None
-    from jobplane_keys import ValidationError, schedules  # not needed for most messages
+    from jobplane_keys import schedules  # not needed for most messages
 
     try:
         return schedules.due_at(request.metadata, request.now)
@@ -969,7 +971,20 @@ def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
     return mode == "async"
 
 
-def respond_to_all(event: Mapping[str, Any], now: float) -> list[Message]:
+def known_caller(event: Mapping[str, Any]) -> tuple[Message, list[Any]]:
+    """The user that `jobs` names, and the user's messages. Raises ValidationError."""
+    caller, messages = json_object(event["caller"]), event.get("messages")
+    names = [caller.get("user_id"), caller.get("tenant_id")]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValidationError("caller", "expected `user_id` and `tenant_id`")
+    if not isinstance(caller.get("permissions"), list):
+        raise ValidationError("caller", "expected a list of `permissions`")
+    if not isinstance(messages, list):
+        raise ValidationError("messages", "expected a list of texts")
+    return caller, messages
+
+
+def respond_to_all(caller: Message, messages: list[Any], now: float) -> list[Message]:
     """The answers to the messages that a known caller has sent over HTTP."""
     answers: list[Message] = []
     room = MAX_BATCH_BYTES
@@ -980,8 +995,8 @@ def respond_to_all(event: Mapping[str, Any], now: float) -> list[Message]:
             raise RefusedError(ErrorCode.SERVICE_UNAVAILABLE, text, retry_after_ms=1000)
         return parse(content)
 
-    for content in event["messages"]:
-        answers.append(respond_to(partial(read, content), lambda: event["caller"], now))
+    for content in messages:
+        answers.append(respond_to(partial(read, content), lambda: caller, now))
         room -= len(encode_message(answers[-1]))
         telemetry.metric("MessageAnswered", Action=answers[-1]["type"])
     return answers
@@ -990,8 +1005,8 @@ def respond_to_all(event: Mapping[str, Any], now: float) -> list[Message]:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
-    if "caller" in event:
-        return {"answers": respond_to_all(event, now)}
+    if "caller" in json_object(event):
+        return {"answers": respond_to_all(*known_caller(event), now)}
     connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
     try:

@@ -9,7 +9,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
+    model_serializer,
     model_validator,
 )
 
@@ -70,6 +72,16 @@ class UploadFile(Strict):
     md5hash: Md5
     field: Annotated[str, StringConstraints(min_length=1, max_length=128)] = "file"
     meta: Fields = {}
+
+    @model_serializer(mode="wrap")
+    def _as_sent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the client's own fields if it has sent none, as earlier versions store it."""
+        stored: dict[str, Any] = serialize(self)
+        if self.field == "file":
+            del stored["field"]
+        if not self.meta:
+            del stored["meta"]
+        return stored
 
 
 class CreateUpload(Strict):
