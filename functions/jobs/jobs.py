@@ -8,13 +8,16 @@ Errors: 400, 401, 403, 404, 409, 410, 413, 500 and 503 as answers.
 Reads `requests`, and writes to them the answers of callbacks. Signs links to results in S3.
 """
 
+import heapq
 import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import count, islice
+from operator import itemgetter
 from typing import Any
 
 import botocore.session
@@ -24,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
+    TENANT_SHARDS,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
@@ -49,6 +53,8 @@ from jobplane_keys import (
     shown_result,
     split_owner_key,
     strict_json,
+    tenant_shard,
+    tenant_shards,
     to_item,
 )
 from jobplane_keys.http import (
@@ -70,6 +76,7 @@ from jobplane_tokens import TokenError as BearerError
 REQUESTS = requests_table(os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX))
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 ROUTER_FUNCTION = os.environ["ROUTER_FUNCTION"]
+TENANT_PARTITIONS = int(os.environ.get("TENANT_SHARDS", TENANT_SHARDS))
 
 MAX_BATCH = 100
 # With each character escaped, Lambda still takes it.
@@ -390,40 +397,95 @@ def list_jobs(call: Call, caller: Identity) -> HttpAnswer:
         raise invalid(*problems)
     if scope == "tenant":
         require_tenant_read(caller)
-        index, whose = "by-tenant", ("tenant_id", caller.tenant_id)
-    else:
-        index, whose = "by-owner", ("owner", owner_key(caller.tenant_id, caller.user_id))
     # What the token of a page is bound to.
     asked = ["jobs", caller.tenant_id, caller.user_id, scope, *filters, first, last]
-    query: dict[str, Any] = {
-        "TableName": REQUESTS,
-        "IndexName": index,
-        "KeyConditionExpression": "#whose = :whose AND created_at BETWEEN :first AND :last",
-        "ExpressionAttributeNames": {"#whose": whose[0]},
-        "ExpressionAttributeValues": to_item({":whose": whose[1], ":first": first, ":last": last}),
-        "ScanIndexForward": False,
-        "Limit": MAX_LIST_LIMIT if any(filters) else limit,
-    }
-    if token is not None:
-        query["ExclusiveStartKey"] = to_item(place_of(token, asked) | dict([whose]))
-    jobs, place = page_of_jobs(query, filters, limit, call.now)
+    after = place_of(token, asked) if token is not None else None
+    size = MAX_LIST_LIMIT if any(filters) else limit
+    queries = queries_of(scope, caller, (first, last), after)
+    jobs, place = page_of_jobs(queries, filters, (limit, size), call.now)
     if scope == "own":
         for job in jobs:
             del job["user_id"]
     return http_answer(200, {"jobs": jobs, "next": make_token(place, asked) if place else None})
 
 
+def queries_of(
+    scope: str, caller: Identity, times: tuple[str, str], after: Mapping[str, str] | None
+) -> list[dict[str, Any]]:
+    """The queries for jobs of these times, newest first, one for each partition of the index.
+
+    Of jobs with the same time, those of an earlier partition come first.
+    """
+    if scope == "own":
+        index, name = "by-owner", "owner"
+        partitions = [owner_key(caller.tenant_id, caller.user_id)]
+        own = 0
+    else:
+        index, name = "by-tenant", "tenant_id"
+        partitions = tenant_shards(caller.tenant_id, TENANT_PARTITIONS)
+        job = after["request_id"] if after else ""
+        own = partitions.index(tenant_shard(caller.tenant_id, job, TENANT_PARTITIONS))
+    queries = []
+    for number, partition in enumerate(partitions):
+        first, last = times
+        query: dict[str, Any] = {
+            "TableName": REQUESTS,
+            "IndexName": index,
+            "KeyConditionExpression": "#whose = :whose AND created_at BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#whose": name},
+            "ScanIndexForward": False,
+        }
+        if after and number == own:
+            query["ExclusiveStartKey"] = to_item({**after, name: partition})
+        elif after:
+            before = parse_iso_time(after["created_at"]) - (0.001 if number < own else 0)
+            last = min(last, iso_time(before))
+        if first <= last:
+            values = {":whose": partition, ":first": first, ":last": last}
+            queries.append(query | {"ExpressionAttributeValues": to_item(values)})
+    return queries
+
+
 def page_of_jobs(
-    query: dict[str, Any], filters: tuple[str | None, ...], limit: int, now: float
+    queries: list[dict[str, Any]],
+    filters: tuple[str | None, ...],
+    sizes: tuple[int, int],
+    now: float,
 ) -> tuple[list[Message], list[str] | None]:
-    """The jobs of a page, and the place after which the next one begins."""
+    """The jobs of a page, and the place after which the next one begins.
+
+    `sizes` are those of a page and of a read.
+    """
+    limit, size = sizes
+    reads = count(1)
+    # Each partition is read at least once.
+    most = LIST_READS + len(queries) - 1
+    is_over = False
+
+    def found(query: dict[str, Any]) -> Iterator[Message]:
+        """The entries of a partition, as long as no more pages were read than may be."""
+        nonlocal is_over
+        start: dict[str, Any] = {}
+        while not is_over:
+            if next(reads) > most:
+                is_over = True
+                return
+            page = dynamodb.query(**query, **start, Limit=size)
+            yield from map(from_item, page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return
+            query = {key: value for key, value in query.items() if key != "ExclusiveStartKey"}
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    newest = heapq.merge(*map(found, queries), key=itemgetter("created_at"), reverse=True)
     jobs: list[Message] = []
     last: list[str] | None = None
-    for _ in range(LIST_READS):
-        page = dynamodb.query(**query)
-        keys = [{name: item[name] for name in ("owner", "request_id")} for item in page["Items"]]
+    while entries := list(islice(newest, size)):
+        if is_over:  # others of the time of its last ones may be missing
+            break
+        keys = [to_item({name: item[name] for name in ("owner", "request_id")}) for item in entries]
         rows = {(row["owner"], row["request_id"]): row for row in read_jobs(keys)}
-        for item in map(from_item, page["Items"]):
+        for item in entries:
             last = [item["created_at"], item["request_id"], item["owner"]]
             row = rows.get((item["owner"], item["request_id"]))
             if row and not is_past(row["ttl"], now) and is_wanted(row, filters):
@@ -432,17 +494,15 @@ def page_of_jobs(
                 jobs.append(job_state(row, now) | {"tags": tags, "user_id": user_id})
             if len(jobs) == limit:
                 return jobs, last
-        if "LastEvaluatedKey" not in page:
-            return jobs, None
-        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-    return jobs, last
+    return jobs, last if is_over else None
 
 
 def place_of(token: str, asked: list[Any]) -> dict[str, str]:
     """The key of the job after which a page begins. Raises RefusedRequestError."""
     try:
         created_at, request_id, owner = read_token(token, asked)
-    except (TypeError, ValueError):
+        parse_iso_time(created_at)
+    except (AttributeError, TypeError, ValueError):
         created_at = request_id = owner = None
     # DynamoDB refuses larger keys, and empty ones.
     key = {"created_at": created_at, "request_id": request_id, "owner": owner}

@@ -266,6 +266,29 @@ def test_lists_are_filtered_and_come_in_pages(api: Api) -> None:
     assert api("GET /jobs", next=page["next"], user="user-2")[0] == 400
 
 
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_tenants_list_has_the_jobs_of_all_partitions(
+    api: Api, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """In the order of their times, each once, also those of one millisecond."""
+    for module in (api.router, api.jobs):
+        monkeypatch.setattr(module, "TENANT_PARTITIONS", 3)
+    moment = time.time() - 100
+    for number in range(9):
+        api.started(f"job-{number}")
+        api.change(f"job-{number}", created_at=iso_time(moment + number // 3))
+    assert len({row["tenant_id"] for row in api.rows()}) > 1
+    found, query = list[Any](), dict[str, Any]()
+    while query.get("next", "") is not None:
+        claims = {"permissions": ("tenant:read",)}
+        _, page, _ = api("GET /jobs", scope="tenant", limit=limit, claims=claims, **query)
+        found += page["jobs"]
+        query = {"next": page["next"]}
+    times = [job["created_at"] for job in found]
+    assert times == sorted(times, reverse=True)
+    assert sorted(job["request_id"] for job in found) == [f"job-{number}" for number in range(9)]
+
+
 @pytest.mark.parametrize(
     "query",
     [
