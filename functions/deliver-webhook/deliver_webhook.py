@@ -318,12 +318,14 @@ def start_cooldown(assembly_id: str, now: float) -> None:
 
 
 def claim_delivery(item: Document, now: float) -> bool:
-    """Claim the delivery, so that other receives of the message don't deliver; False if claimed."""
+    """Claim the delivery, so that no other receive delivers; False if one does, or the assembly has
+    begun again: so the document of an older run is not sent after that of a newer one.
+    """
     return update_assembly(
         item["assembly_id"],
         "SET #webhook_claim_until = :until",
         "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now)"
-        f" AND {NOT_DELIVERED}",
+        f" AND ({SAME_EXECUTION}) AND {NOT_DELIVERED}",
         until=now + CLAIM_SECONDS,
         now=now,
         delivered="delivered",
@@ -557,7 +559,7 @@ def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
             return None
     now = time.time()
     if not claim_delivery(item, now):
-        telemetry.info("webhook is being delivered by another receive")
+        telemetry.info("webhook is being delivered by another receive, or out of date")
         return float(CLAIM_SECONDS)
     outcome = attempt(hook, item, number + 1, seconds)
     return settle(item, message, number + 1, outcome, now + CLAIM_SECONDS)

@@ -11,7 +11,7 @@ from jobplane.explore.report import lines_of
 from jobplane.explore.scenarios import SCENARIOS
 from jobplane.explore.search import Outcome, Scenario, explore, parse, run
 from jobplane.explore.tasks import UnrestError
-from jobplane.explore.world import Stage, World
+from jobplane.explore.world import WRITE_FAULTS, Stage, World
 from jobplane.histories.operations import operations_of
 from jobplane.histories.rules import OF_CLAIMS, OF_REQUESTS
 from jobplane.tree.repository import Repository
@@ -31,7 +31,7 @@ def test_every_guarantee_holds_in_the_first_schedules(explored: Stage, name: str
 
 
 # Not reached by the first schedules of these scenarios.
-RARE = {"Prolong", "ReleaseOwned", "See", "TakeOver"}
+RARE = {"Prolong", "ReleaseOwned", "See", "TakeOver", "TimeOut"}
 
 
 def test_histories_have_each_action_and_some_without_an_answer(explored: Stage) -> None:
@@ -42,7 +42,9 @@ def test_histories_have_each_action_and_some_without_an_answer(explored: Stage) 
         histories = operations_of(outcome.writes).values()
         seen.update((one.action, one.outcome) for history in histories for one in history)
 
-    for name in ("cancel", "leave", "lanes", "schedule", "join", "sweep", "worker", "follow-up"):
+    for name in (
+        "callback", "cancel", "leave", "lanes", "schedule", "join", "sweep", "worker", "follow-up",
+    ):  # fmt: skip
         explore(explored, SCENARIOS[name], seconds=1e9, schedules=SCHEDULES, note=note)
     assert {action for action, _ in seen} >= {*OF_REQUESTS, *OF_CLAIMS} - RARE
     assert {outcome for _, outcome in seen} == {"done", "refused", "unknown"}
@@ -129,7 +131,7 @@ def test_the_table_of_a_schedule_names_calls_faults_and_the_line(explored: Stage
 def test_a_call_may_meet_each_fault(explored: Stage) -> None:
     """Each is a choice at the router's write, and leads to another history than the others."""
     logs = {}
-    for fault in ("kill", "lost", "repeat", "late", "freeze", "fail", "hang", "outage"):
+    for fault in WRITE_FAULTS:
         outcome = run(explored, SCENARIOS["cancel"], plan=(("cancel@3", fault),))
         assert outcome.plan == (("cancel@3", fault),)
         logs[fault] = tuple(outcome.log)

@@ -79,6 +79,12 @@ class Recorder:
             "TransactWriteItems",
         )
 
+    def get_item(self, **_: Any) -> Any:
+        return {"Item": to_item({"status": "PENDING"})}
+
+    def batch_get_item(self, **_: Any) -> Any:
+        return {}
+
     def function(self, name: str) -> Any:
         """A function's module that has this client."""
         module = load(name)
@@ -124,6 +130,7 @@ def release(client: Recorder, **whose: Any) -> None:
 
 READ = {"status": "PENDING", "lease_until": 1, "write_id": "a"}
 ME = Lease("me", 1)
+STEP = {"steps": [{"name": "a"}], "step_count": 1}
 
 
 def of_request(step: Callable[[RequestLease], Any]) -> Callable[[Recorder], None]:
@@ -154,6 +161,13 @@ def write_document(client: Recorder) -> None:
 def of_lane(step: Callable[[Lane], Any]) -> Callable[[Recorder], None]:
     """A step of a lane, as what a client is sent."""
     return lambda client: step(Lane(client, "t", "lane", 1))
+
+
+def reserve(client: Recorder) -> None:
+    """A client that refuses each write lets it read again, until it gives up."""
+    request = RequestLease(client, "t", "tenant#user", "req-1")
+    with suppress(ClientError):
+        Lane(client, "t", "lane", 1, 60).reserve(request, NOW)
 
 
 def change_row(client: Recorder, change: Change, **fields: Any) -> None:
@@ -207,6 +221,24 @@ SENT: dict[str, Callable[[Recorder], Any]] = {
     "requests.AskToCancel": of_request(lambda lease: lease.ask_to_cancel()),
     "requests.BeginDocument": begin,
     "requests.WriteDocument": write_document,
+    "steps.StoreStep": of_request(lambda lease: lease.store_steps("me", STEP, NOW)),
+    "steps.TimeOut": of_request(
+        lambda lease: lease.store_steps("me", STEP, NOW, callback="unanswered")
+    ),
+    "steps.OpenCallback": of_request(lambda lease: lease.open_callback("me", {}, {}, NOW)),
+    "steps.AwaitCallback": of_request(lambda lease: lease.await_callback("me", {}, 1, 0, NOW)),
+    "steps.AnswerWaiting": of_request(
+        lambda lease: lease.answer_callback("d", "1", NOW, waits=True)
+    ),
+    "steps.AnswerBusy": of_request(lambda lease: lease.answer_callback("d", "1", NOW, waits=False)),
+    "steps.Renew": of_request(lambda lease: lease.renew(ME, NOW, {"seq": 1})),
+    "rates.Reserve": reserve,
+    "rates.RemoveRow": lambda client: remove_lane_row(client, "t", "lane#0"),
+    "rows.Enter": of_lane(lambda lane: lane.enter(["a"])),
+    "rows.SetWaiting": of_lane(lambda lane: lane.set_waiting(NOW)),
+    "rows.ClearWaiting": of_lane(lambda lane: lane.clear_waiting(1)),
+    "rows.LeaveRow": of_lane(lambda lane: lane.leave(["a"])),
+    "rows.RemoveRow": lambda client: remove_lane_row(client, "t", "lane#0"),
     "lanes.Enter": of_lane(lambda lane: lane.enter(["a"])),
     "lanes.SetWaiting": of_lane(lambda lane: lane.set_waiting(NOW)),
     "lanes.ClearWaiting": of_lane(lambda lane: lane.clear_waiting(1)),

@@ -17,7 +17,9 @@ CONDITIONS: list[tuple[str, str, Any]] = [
     for write in actions.values()
     for condition, entry in write["conditions"].items()
 ]
-SIZES = sorted(path.stem for path in HERE.glob("*.cfg") if not path.stem.endswith("_implied"))
+SIZES = sorted(
+    path.stem for path in HERE.glob("*.cfg") if not path.stem.endswith(("_implied", "_large"))
+)
 NEEDED = [each for each in CONDITIONS if "breaks" in each[2]]
 
 

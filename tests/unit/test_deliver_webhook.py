@@ -342,6 +342,25 @@ def test_a_delivery_whose_write_has_no_answer_is_made_once(
     assert stored("asm-1")["write_id"] == "worker"
 
 
+def test_the_document_of_an_older_run_is_not_sent_after_it_was_read(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The assembly is run again, and ends, between the look at it and the claim on its delivery."""
+    put(assembly(webhook={"status": "pending", "attempts": 0}))
+    whole = delivery.claim_delivery
+
+    def claim(item: dict[str, Any], now: float) -> bool:
+        put(assembly(execution=2, webhook={"status": "pending", "attempts": 0}))
+        return bool(whole(item, now))
+
+    monkeypatch.setattr(delivery, "claim_delivery", claim)
+    assert delivery.handler(message(), Context()) == KEPT
+    monkeypatch.undo()
+    assert delivery.handler(message(), Context()) == DONE
+    assert delivery.receiver.requests == []
+    assert "webhook_claim_until" not in stored("asm-1")
+
+
 def test_a_new_execution_is_delivered_with_a_new_id(delivery: ModuleType) -> None:
     put(assembly())
     delivery.handler(message(), Context())

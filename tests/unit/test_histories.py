@@ -238,6 +238,7 @@ def test_clocks_of_actors_may_differ(difference: float, is_explained: bool) -> N
 def test_every_action_of_the_specifications_has_a_rule() -> None:
     """Except those that write an assembly's document."""
     conditions = tomllib.loads((ROOT / "tests/specifications/conditions.toml").read_text())
-    of_requests = {*conditions["writes"]["requests"]} - {"WriteDocument"}
+    writes = conditions["writes"]
+    of_requests = {*writes["requests"], *writes["steps"]} - {"WriteDocument"}
     assert of_requests <= {*OF_REQUESTS}
     assert {*conditions["writes"]["claims"]} == {*OF_CLAIMS}

@@ -507,6 +507,38 @@ def test_a_write_to_a_lane_is_refused(lanes: Lanes) -> None:
     assert remove_lane_row(lanes.stack.dynamodb, LANES, row)
 
 
+@pytest.mark.parametrize(
+    ("of_lane", "of_request", "given"),
+    [
+        ({"next_start": 9_000_000_000_000}, {}, None),
+        ({}, {"status": "CANCELLED"}, 0.0),
+        ({}, {"starts_at": iso_time(5.0)}, 5.0),
+        ({}, {}, 7.0),
+    ],
+    ids=["other next start", "ended", "other start", "as read"],
+)
+def test_each_condition_of_a_reservation_alone(
+    stack: Stack, of_lane: Row, of_request: Row, given: float | None
+) -> None:
+    """What changes between its reads and its write counts: it reads again. Its lane's row stays."""
+    before, now = {"lane": f"{LANE}#0", "lane_limit": 1, "next_start": 7000}, 1.0
+    stack.put("lanes", before)
+    stack.put("requests", request("req-1"))
+    whole = stack.dynamodb.transact_write_items
+
+    def meanwhile(**parameters: Any) -> Any:
+        stack.put("lanes", before | of_lane)
+        stack.put("requests", request("req-1", **of_request))
+        return whole(**parameters)
+
+    stack.monkeypatch.setattr(stack.dynamodb, "transact_write_items", meanwhile)
+    lease = RequestLease(stack.dynamodb, REQUESTS, OWNER, "req-1")
+    assert Lane(stack.dynamodb, LANES, LANE, 1, 62).reserve(lease, now) == given
+    is_made = not of_lane and not of_request
+    assert (stack.items("lanes") == [before | of_lane]) is not is_made
+    assert not remove_lane_row(stack.dynamodb, LANES, f"{LANE}#0")
+
+
 def test_only_a_pending_request_waits_and_starts(lanes: Lanes) -> None:
     """The lease of a request that runs stays as its worker has set it."""
     name = lanes.queue()

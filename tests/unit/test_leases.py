@@ -4,6 +4,7 @@ import ast
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,67 @@ def after(row: Row, changes: Row, stored: Row) -> Row:
     written = {name: stored[name] for name in names if name in stored}
     changed = row | changes | written
     return {name: value for name, value in changed.items() if value is not None}
+
+
+OPEN = MINE | {
+    "steps": [{"name": "a"}], "step_count": 1, "step_write_id": "s1",
+    "callback": {"step": "b", "digest": "d1", "expires": int(NOW) + 60, "sent": False},
+}  # fmt: skip
+WAITS = {name: value for name, value in OPEN.items() if name != "lease_owner"} | {
+    "status": "RETRYING"
+}
+KEPT = {"status": "RETRYING"}
+STOLEN = {"lease_owner": "other"}
+ANSWERED = {"callback_answer": "1"}
+NEXT_STEP = {"steps": [{"name": "a"}, {"name": "b"}], "step_count": 2}
+REPLACED = {"callback": OPEN["callback"] | {"digest": "d2"}}
+OVER = {"callback": OPEN["callback"] | {"expires": int(NOW)}}
+
+
+@pytest.mark.parametrize(
+    ("step", "row", "refused"),
+    [
+        (
+            lambda lease: lease.store_steps("me", NEXT_STEP, NOW, callback="answered"), OPEN,
+            (KEPT, STOLEN, {"step_count": 2}),
+        ),
+        (
+            lambda lease: lease.store_steps("me", NEXT_STEP, NOW, callback="unanswered"), OPEN,
+            (KEPT, STOLEN, {"step_count": 2}, ANSWERED),
+        ),
+        (
+            lambda lease: lease.open_callback("me", {"step_write_id": "s1"}, REPLACED, NOW), OPEN,
+            (KEPT, STOLEN, ANSWERED, {"step_write_id": "s2"}),
+        ),
+        (
+            lambda lease: lease.await_callback("me", {}, int(NOW) + 60, 0, NOW), OPEN,
+            (KEPT, STOLEN, ANSWERED),
+        ),
+        (
+            lambda lease: lease.answer_callback("d1", "2", NOW, waits=True), WAITS,
+            ({"status": "PENDING"}, {"lease_owner": "me"}, REPLACED, OVER, ANSWERED),
+        ),
+        (
+            lambda lease: lease.answer_callback("d1", "2", NOW, waits=False), OPEN,
+            (WAITS | {"lease_owner": None}, REPLACED, OVER, ANSWERED),
+        ),
+        (renew, OPEN, ({"lease_until": int(NOW) + 121},)),
+    ],
+    ids=["store", "time out", "open", "await", "answer what waits", "answer", "renew"],
+)  # fmt: skip
+def test_each_condition_of_a_write_alone(
+    stack: Stack, step: Step, row: Row, refused: tuple[Row, ...]
+) -> None:
+    """A row that differs in one thing from one that takes the write stays as it is."""
+    for change in refused:
+        there = {name: value for name, value in (row | change).items() if value is not None}
+        stack.put("requests", there)
+        with suppress(LeaseLostError):
+            step(lease_of(stack))
+        assert stack.request() == there
+    stack.put("requests", row)
+    step(lease_of(stack))
+    assert stack.request() != row
 
 
 @every_step

@@ -191,7 +191,8 @@ def test_a_changed_sequence_fails_the_job(processor: Processor) -> None:
 def test_a_step_whose_answer_was_lost_is_recognised(stack: Stack) -> None:
     """Also if the lease was renewed before botocore has sent it again."""
     whole, now = stack.dynamodb.update_item, time.time()
-    stack.put("requests", request(status="PROCESSING", attempts=1, lease_owner="me"))
+    mine = {"status": "PROCESSING", "attempts": 1, "lease_owner": "me", "lease_until": int(now)}
+    stack.put("requests", request(**mine))
 
     class Interrupted:
         def update_item(self, **parameters: Any) -> Any:

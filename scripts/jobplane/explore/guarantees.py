@@ -201,7 +201,7 @@ class EveryListenerHears(Guarantee):
         excused: set[str] = set()
         for fault, call in self.world.faulted.get(process, ()):
             operation, _, target = call.partition(" ")
-            if operation == "PostToConnection" and fault in {"lost", "late", "fail"}:
+            if operation == "PostToConnection" and fault in {"lost", "late", "delayed", "fail"}:
                 excused.add(target)
             elif operation == "Query" and fault == "fail":
                 excused |= self.world.sockets.open - {origin}
@@ -229,7 +229,7 @@ class EveryListenerHears(Guarantee):
 
     def _is_delayed(self) -> bool:
         """Whether posts may arrive late, so that their order is that of the network."""
-        return any(self.met(name) & {"late", "freeze"} for name in self.world.faulted)
+        return any(self.met(name) & {"late", "delayed", "freeze"} for name in self.world.faulted)
 
 
 class LeaseWhileItLives(Guarantee):
@@ -252,14 +252,18 @@ class LeaseWhileItLives(Guarantee):
                 f"{change.task} takes {new['request_id']} from {owner} {left:.0f} s too early."
             )
         alive = any(
-            task.process.name == owner and not task.done and not task.process.dead
+            task.process.name == owner
+            and not task.done
+            and not task.process.dead
+            and not task.name.startswith("late/")
             for task in self.world.scheduler.tasks
         )
         others = ("PostToConnection", "SendMessage")
+        # One answer that does not come is no reason: the write is made again.
         weighty = any(
             fault in {"kill", "freeze"} or not call.startswith(others)
             for fault, call in self.world.faulted.get(owner, ())
-            if fault not in HARMLESS
+            if fault not in HARMLESS | {"delayed"}
         )
         if alive and not weighty:
             raise self.broken(
@@ -496,6 +500,21 @@ class WebhookInTurn(Guarantee):
             if was_delivered and change.process not in self.overtaken.get(name, ()):
                 raise self.broken(f"{change.task} claims a delivery that was made.")
             self.claimed[name] = change.process
+
+
+class NewestRunLast(Guarantee):
+    """The document of an older run of an assembly is not sent after that of a newer one."""
+
+    def stepped(self) -> None:
+        message_id, process = self.world.posts[-1] if self.world.posts else ("", "")
+        # On demand, the document is sent that the user has asked for.
+        if process.startswith("demand") or "freeze" in self.met(process):
+            return
+        assembly, _, run = message_id.rpartition("_")
+        for other, _ in self.world.posts[:-1]:
+            name, _, later = other.rpartition("_")
+            if name == assembly and int(later) > int(run):
+                raise self.broken(f"{process} sends that of run {run} after that of run {later}.")
 
 
 class WebhookDelivered(Guarantee):

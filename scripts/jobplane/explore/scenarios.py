@@ -23,6 +23,8 @@ from jobplane_files import COUNTER_SHARDS
 from jobplane_keys import iso_time, to_item
 from jobplane_keys.tracking import COUNTERS
 from jobplane_leases import Lease, LeaseLostError, RequestLease, enqueue_request
+from jobplane_leases.callbacks import TokenError, return_callback
+from jobplane_leases.jobs import CallbackError
 
 type Holds = Callable[[], None]
 """What must hold at the end, besides the guarantees."""
@@ -283,6 +285,61 @@ def steps(world: World) -> None:
 
     if taken:
         world.actor("worker", work)
+
+
+@scenario("renew", *JOBS)
+def renew(world: World) -> None:
+    """A worker renews its lease for the five minutes of a job, as nothing else does; the sweeper
+    comes.
+    """
+    world.stage.module("processor").ACTIONS["in steps"] = lambda job: job.sleep(300)
+    in_steps(world, world.connect("origin"))
+
+
+@scenario("callback", *JOBS)
+def callback(world: World) -> Holds:
+    """A job waits two minutes for a token, which two others return at once, and a third one when
+    its time ends.
+    """
+    processor, sent = world.stage.module("processor"), list[str]()
+    accepted, unanswered = list[str](), list[str]()
+
+    def run(job: Any) -> Any:
+        try:
+            return [job.callback("ask", 120, sent.append)]
+        except CallbackError:
+            return ["timed out"]
+
+    processor.ACTIONS["in steps"] = run
+    lease = in_steps(world, world.connect("origin"))
+
+    def give_back(name: str) -> None:
+        while not sent:
+            world.scheduler.wait(world.now + 1)
+            if world.now > began + 300:
+                return
+        unanswered.append(name)
+        with contextlib.suppress(ClientError, BotoCoreError):
+            with contextlib.suppress(TokenError):
+                answer, now = {"result": name}, world.clock.time()
+                return_callback(lease.dynamodb, lease.table, sent[-1], answer, now)
+                accepted.append(name)
+            unanswered.remove(name)
+
+    began = world.now
+    for name, seconds in (("first", 0.0), ("second", 0.0), ("third", 119.5)):
+        world.actor(name, functools.partial(give_back, name), at=world.now + seconds)
+    world.sweep()
+
+    def holds() -> None:
+        (ended,) = world.rows("requests")
+        assert len(accepted) <= 1, f"a token was used by {accepted}"
+        if ended["status"] == "COMPLETED":
+            (result,) = json.loads(ended["result"])
+            possible = accepted or [*unanswered, "timed out"]
+            assert result in possible, f"the job has {result}, not one of {possible}"
+
+    return holds
 
 
 def in_steps(world: World, client: Client) -> RequestLease:

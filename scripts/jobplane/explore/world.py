@@ -75,12 +75,13 @@ READS = frozenset(
 # allow for.
 LAG_SECONDS = 1.5
 READ_FAULTS = ("kill", "freeze", "fail", "hang", "outage")
-WRITE_FAULTS = ("kill", "lost", "repeat", "late", "freeze", "fail", "hang", "outage")
+WRITE_FAULTS = ("kill", "lost", "repeat", "late", "delayed", "freeze", "fail", "hang", "outage")
 EXPLAINED = {
     "kill": "the process is killed before the call",
     "lost": "the call is carried out, and its answer is lost for good",
     "repeat": "the answer is lost, and botocore repeats the call",
-    "late": "the answer does not come; the call is carried out later",
+    "late": "the answer does not come; the call is carried out before the time moves on",
+    "delayed": f"the answer does not come; the call is carried out {FREEZE_SECONDS:.0f} s later",
     "freeze": f"the process stands still for {FREEZE_SECONDS:.0f} s before the call",
     "fail": "the call fails, and is not carried out",
     "hang": "the call waits until all of botocore's time-outs are over",
@@ -334,6 +335,8 @@ class World:
         """Of all other effects, in their order."""
         self.received: list[tuple[str, bool]] = []
         """Ids of webhooks that came to the receiver, and whether it accepted them."""
+        self.posts: list[tuple[str, str]] = []
+        """Ids of webhooks that were sent, and by which process."""
         self.writes: list[Call] = []
         """The writes of DynamoDB, as their callers see them."""
         self._chances: dict[str, random.Random] = {}
@@ -755,9 +758,10 @@ class World:
             case "lost":
                 self._done(task, text, effect)
                 raise ReadTimeoutError(endpoint_url=text)
-            case "late":
+            case "late" | "delayed":
                 late = functools.partial(self._late, text, effect)
-                scheduler.spawn(f"late/{task.name}", late, Process(task.process.name))
+                moment = scheduler.now + FREEZE_SECONDS if fault == "delayed" else None
+                scheduler.spawn(f"late/{task.name}", late, Process(task.process.name), at=moment)
                 raise ReadTimeoutError(endpoint_url=text)
             case "repeat":
                 with contextlib.suppress(RefusedCallError):
@@ -839,6 +843,8 @@ class World:
         if fault == "kill":
             self.scheduler.kill(self.scheduler._me().process)
             raise KilledError
+        self.posts.append((message_id, self.scheduler._me().process.name))
+        self.check()
         if self.receiver_seconds:
             self.scheduler.wait(self.now + self.receiver_seconds)
         self.received.append((message_id, not fault))

@@ -27,9 +27,12 @@ KEPT = frozenset(
         "status", "lease_owner", "lease_until", "attempts", "max_attempts", "progress", "seq",
         "cancel_requested", "write_id", "waiting_lane", "ttl", "lease_shard", "state", "claimId",
         "fence", "firstFence", "expiresAt", "taker", "takenUntil", "lastReleased", "lastClaimAt",
+        "step_count", "callback", "callback_answer", "step_write_id", "answer_write_id",
     }
 )  # fmt: skip
 """The attributes that are a part of a request's or a claim's state."""
+MARKS = ("write_id", "step_write_id", "answer_write_id")
+"""By which a write recognises its own result; one that has the first one may have another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +128,18 @@ def _as_sent(operations: list[Operation]) -> list[Operation]:
     """
     first: dict[str, float] = {}
     for one in sorted(operations, key=lambda operation: operation.start):
-        first.setdefault(one.given.get("write_id") or "", one.start)
+        first.setdefault(_mark_of(one.given), one.start)
     return [
-        replace(one, start=first[one.given["write_id"]])
-        if one.outcome == DONE and one.row is None and one.given.get("write_id")
+        replace(one, start=first[mark])
+        if one.outcome == DONE and one.row is None and (mark := _mark_of(one.given))
         else one
         for one in operations
     ]
+
+
+def _mark_of(given: Row) -> str:
+    """The id of a write; empty without one."""
+    return next((str(given[mark]) for mark in MARKS if given.get(mark)), "")
 
 
 def _read(call: Call) -> Iterator[Operation]:
@@ -180,13 +188,11 @@ def _outcomes(
     if reasons and reasons[number] != CHECK_FAILED:
         return
     row = None if reasons else state_part(answer.get("Item", {}))
-    if row and given.get("write_id") and row.get("write_id") == given["write_id"]:
+    if row and any(given.get(mark) and row.get(mark) == given[mark] for mark in MARKS):
         # Its own write, which was sent again. Unmarked ones may have come in between.
         yield made(DONE, end)
         return
-    if not {"digest", "callback"} & {*given, *given.get("set", ())}:
-        yield made(REFUSED, end, row)
-    # Otherwise its callback, which the state does not contain, is or may be the reason.
+    yield made(REFUSED, end, row)
 
 
 def _is_refusal(answer: Mapping[str, Any]) -> bool:
@@ -213,7 +219,11 @@ def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, R
         return OUTSIDE, {}
     for alias, name in part.get("ExpressionAttributeNames", {}).items():
         change = change.replace(alias, name)
-    return _of_claim(change, part, given) if of_claims else _of_request(change, given)
+    if of_claims:
+        return _of_claim(change, part, given)
+    # That of a callback's answer has another mark as well.
+    given |= {"write_id": given["set"].get("write_id", given.get("write_id"))}
+    return _of_steps(change, part, given) or _of_request(change, given)
 
 
 def _values(part: Mapping[str, Any]) -> Row:
@@ -223,10 +233,21 @@ def _values(part: Mapping[str, Any]) -> Row:
     return {name[1:]: value for name, value in values.items()} | {"set": assigned}
 
 
+def _of_steps(change: str, part: Mapping[str, Any], given: Row) -> tuple[str, Row] | None:
+    """Actions of steps.tla; None for any other."""
+    if "step_count = :set_step_count" in change:
+        ends = "callback_answer" in change.partition("REMOVE")[2]
+        is_open = "attribute_not_exists(callback_answer)" in part["ConditionExpression"]
+        return ("TimeOut" if is_open else "StoreStep"), given | {"ends": ends}
+    if "callback" in given["set"]:
+        return ("AwaitCallback" if "status" in given["set"] else "OpenCallback"), given
+    if "digest" in given:
+        return ("AnswerWaiting" if "retrying" in given else "AnswerBusy"), given
+    return None
+
+
 def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
     """Actions of requests.tla, and of the lanes."""
-    # That of a callback's answer has another mark as well.
-    given |= {"write_id": given["set"].get("write_id", given.get("write_id"))}
     keeps = "REMOVE" not in change or "lease_owner" not in change.partition("REMOVE")[2]
     match given["set"].get("status"):
         case _ if "lease_owner = :me" in change:

@@ -1,4 +1,4 @@
-"""The rules of requests.tla and claims.tla, for one request and one claim, as functions.
+"""The rules of requests.tla, steps.tla and claims.tla, for one request and one claim, as functions.
 
 Each takes the state before a write and what the write was given, and returns the state after it, or
 None if the write has to be refused. Clocks of callers are wrong by two seconds at most, in each
@@ -27,21 +27,31 @@ class Request(NamedTuple):
     waits: bool = False
     write: str | None = None
     ttl: float = 0
+    steps: int = 0
+    step: str | None = None
+    """The id of the last write of its steps."""
+    token: str | None = None
+    """The digest of the callback that is open."""
+    expires: float = 0
+    answered: bool = False
 
     @classmethod
     def of(cls, row: Row) -> "Request":
         seq = row["seq"] if "seq" in row else (row.get("progress") or {}).get("seq", 0)
+        callback = row.get("callback") or {}
         return cls(
             row.get("status", ""), row.get("lease_owner"), row.get("lease_until"),
             row.get("attempts", 0), row.get("max_attempts", 0), seq,
             row.get("cancel_requested", False), "waiting_lane" in row, row.get("write_id"),
-            row.get("ttl", 0),
+            row.get("ttl", 0), row.get("step_count", 0), row.get("step_write_id"),
+            callback.get("digest"), callback.get("expires", 0), "callback_answer" in row,
         )  # fmt: skip
 
     def __str__(self) -> str:
         owner = f" of {self.owner}" if self.owner else ""
         until = f" until {self.until:.0f}" if self.until is not None else ""
-        return f"{self.status}{owner}{until}, attempt {self.attempts}, seq {self.seq}"
+        steps = f", {self.steps} steps" if self.steps else ""
+        return f"{self.status}{owner}{until}, attempt {self.attempts}, seq {self.seq}{steps}"
 
 
 class Claim(NamedTuple):
@@ -135,11 +145,13 @@ def _owned(request: Request | None, given: Given, **more: Any) -> State:
 
 
 def _renew(request: Request | None, given: Given, _: float) -> State:
-    seq = (given["set"].get("progress") or {}).get("seq", request.seq if request else 0)
-    if request is not None and seq < request.seq:
+    if request is None:
         return None
-    kept = request.until if request else None
-    return _owned(request, given, until=given["set"].get("lease_until", kept), seq=seq)
+    seq = (given["set"].get("progress") or {}).get("seq", request.seq)
+    until = given["set"].get("lease_until", request.until)
+    if seq < request.seq or (until or 0) < (request.until or 0):
+        return None
+    return _owned(request, given, until=until, seq=seq)
 
 
 def _finish(request: Request | None, given: Given, _: float) -> State:
@@ -147,8 +159,9 @@ def _finish(request: Request | None, given: Given, _: float) -> State:
     if request is not None and new["seq"] <= request.seq:
         return None
     return _owned(
-        request, given, status=new["status"], owner=None, until=None, seq=new["seq"], waits=False
-    )
+        request, given, status=new["status"], owner=None, until=None, seq=new["seq"], waits=False,
+        steps=0, step=None, answered=False,
+    )  # fmt: skip
 
 
 def _put_back(request: Request | None, given: Given, _: float) -> State:
@@ -191,7 +204,7 @@ def _cancel(request: Request | None, given: Given, _: float) -> State:
         return None
     return request._replace(
         status="CANCELLED", owner=None, until=None, seq=given["set"]["seq"], asked=True,
-        waits=False, write=given["write_id"],
+        waits=False, write=given["write_id"], steps=0, step=None, answered=False,
     )  # fmt: skip
 
 
@@ -211,6 +224,54 @@ def _leave_queue(request: Request | None, given: Given, _: float) -> State:
     if request is None or request.status != "PENDING" or not request.waits:
         return None
     return request._replace(until=given["until"], waits=False)
+
+
+def _store_step(request: Request | None, given: Given, _: float) -> State:
+    if request is None or not _is_owned(request, given) or request.steps >= given["count"]:
+        return None
+    stored = request._replace(steps=given["count"], step=given["step_write_id"])
+    return stored._replace(token=None, expires=0, answered=False) if given["ends"] else stored
+
+
+def _time_out(request: Request | None, given: Given, start: float) -> State:
+    return None if request is None or request.answered else _store_step(request, given, start)
+
+
+def _open_callback(request: Request | None, given: Given, _: float) -> State:
+    if request is None or not _is_owned(request, given) or request.answered:
+        return None
+    if request.step not in {None, given["seen"]}:
+        return None
+    return _with_callback(request, given)._replace(step=given["step_write_id"])
+
+
+def _with_callback(request: Request, given: Given) -> Request:
+    callback = given["set"]["callback"]
+    return request._replace(token=callback["digest"], expires=callback["expires"])
+
+
+def _await_callback(request: Request | None, given: Given, start: float) -> State:
+    if request is None or request.answered:
+        return None
+    return _put_back(_with_callback(request, given), {**given, "keep": False}, start)
+
+
+def _answered(request: Request, given: Given, **more: Any) -> State:
+    is_open = request.token == given["digest"] and request.expires > given["now"]
+    return request._replace(answered=True, **more) if is_open and not request.answered else None
+
+
+def _answer_waiting(request: Request | None, given: Given, start: float) -> State:
+    if request is None or _requeue(request, given, start) is None:
+        return None
+    until = given["set"]["lease_until"]
+    return _answered(request, given, status="PENDING", until=until, write=given["write_id"])
+
+
+def _answer_busy(request: Request | None, given: Given, _: float) -> State:
+    if request is None or (request.status != "PENDING" and request.owner is None):
+        return None
+    return _answered(request, given)
 
 
 def _begin(request: Request | None, given: Given, _: float) -> State:
@@ -301,6 +362,8 @@ OF_REQUESTS: dict[str, Rule] = {
     "Finish": _finish, "PutBack": _put_back, "Park": _park, "Requeue": _requeue,
     "Start": _start, "Cancel": _cancel, "AskToCancel": _ask_to_cancel, "BeginDocument": _begin,
     "WaitForLane": _wait_for_lane, "LeaveQueue": _leave_queue, "See": _see,
+    "StoreStep": _store_step, "TimeOut": _time_out, "OpenCallback": _open_callback,
+    "AwaitCallback": _await_callback, "AnswerWaiting": _answer_waiting, "AnswerBusy": _answer_busy,
 }  # fmt: skip
 OF_CLAIMS: dict[str, Rule] = {
     "Acquire": _acquire, "Prolong": _prolong, "Take": _take_claim, "TakeOver": _take_claim_over,

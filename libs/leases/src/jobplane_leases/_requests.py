@@ -10,9 +10,9 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `start` | SCHEDULED, overdue | PENDING |
 | `take` | PENDING; RETRYING of its owner; RETRYING, PROCESSING or SCHEDULED, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
-| `renew` | PROCESSING of its owner, without newer progress | the same, with progress or more time |
+| `renew` | PROCESSING of its owner, with no newer renewal | the same, with progress or more time |
 | `store_steps` | PROCESSING of its owner, with fewer steps | the same, with one more step |
-| `open_callback` | PROCESSING of its owner, without an answer | the same, with an open callback |
+| `open_callback` | PROCESSING of its owner, as read, no answer | the same, with an open callback |
 | `answer_callback` | RETRYING without an owner, its callback open | PENDING, with the answer |
 | | its callback open, and not RETRYING without an owner | the same, with the answer |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
@@ -66,6 +66,7 @@ NOT_ENDED = "attribute_exists(lease_shard)"
 
 _OWNED = "#status = :processing AND lease_owner = :me"
 _NOT_NEWER = " AND (attribute_not_exists(#progress) OR #progress.seq <= :seq)"
+_NOT_LATER = " AND lease_until <= :set_lease_until"
 _LEASE = ("lease_owner", "lease_until", "lease_shard")
 _QUEUE = ("waiting_lane", "waiting_since")
 _UNANSWERED = "attribute_not_exists(callback_answer)"
@@ -127,15 +128,15 @@ class RequestLease:
 
         Without `extend`, the lease keeps its end, so that the write changes no entry of an index.
 
-        Progress that is carried out late, after a newer one, is refused: another attempt would use
-        a `seq` again that its listeners already have.
+        What is carried out late, after a newer renewal, is refused: it would take time from the
+        lease, or another attempt would use a `seq` again that its listeners already have.
         """
         changes: Row = {"lease_until": lease.until} if extend else {}
-        if not progress:
-            return self._owned(lease.owner, changes, now)
-        changes["progress"] = progress
-        values = {"seq": progress["seq"]}
-        return self._owned(lease.owner, changes, now, also=_NOT_NEWER, values=values)
+        also, values = _NOT_LATER if extend else "", dict[str, Any]()
+        if progress:
+            changes["progress"] = progress
+            also, values = also + _NOT_NEWER, {"seq": progress["seq"]}
+        return self._owned(lease.owner, changes, now, also=also, values=values)
 
     def store_steps(
         self,
@@ -163,11 +164,14 @@ class RequestLease:
             patient_until,
         )
 
-    def open_callback(self, lease_owner: str, changes: Row, now: float) -> Row:
-        """Store the attributes of a callback, in place of one that was not sent. Returns the row;
-        if it has an answer, that of the one before has come. Raises LeaseLostError.
+    def open_callback(self, lease_owner: str, read: Row, changes: Row, now: float) -> Row:
+        """Store the attributes of a callback, in place of one that was not sent, if `read` has the
+        newest steps. Returns the row; if its callback is another one, read that, or its answer has
+        come. Raises LeaseLostError.
         """
-        return self._stepped(lease_owner, changes, _UNANSWERED, {}, now)
+        seen = "(attribute_not_exists(step_write_id) OR step_write_id = :seen)"
+        values = {"seen": read.get("step_write_id", "")}
+        return self._stepped(lease_owner, changes, f"{_UNANSWERED} AND {seen}", values, now)
 
     def await_callback(
         self, lease_owner: str, callback: Row, until: int, attempts: int, now: float

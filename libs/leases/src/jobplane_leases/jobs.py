@@ -271,15 +271,18 @@ class LeasedJob:
                 " steps must have the same names in the same order in every attempt"
             )
         now = time.time()
-        if "callback_answer" not in self._callback_row and not (callback and callback["sent"]):
+        while "callback_answer" not in self._callback_row and not (callback and callback["sent"]):
+            row = self._callback_row
             token, digest = new_token(self.owner, self.request_id)
             expires = callback["expires"] if callback else math.ceil(now + timeout)
-            callback = {"step": name, "digest": digest, "expires": expires, "sent": False}
-            past = past_callbacks(self._callback_row, used=False)
-            changes = {"callback": callback, "callbacks_past": past}
-            self._callback_row = self.request.open_callback(self.invocation.id, changes, now)
-            if "callback_answer" not in self._callback_row:
+            opened = {"step": name, "digest": digest, "expires": expires, "sent": False}
+            changes = {"callback": opened, "callbacks_past": past_callbacks(row, used=False)}
+            row = self.request.open_callback(self.invocation.id, row, changes, now)
+            self._callback_row, callback = row, row.get("callback")
+            if callback == opened:
                 send(token)
+                break
+            # Otherwise an earlier attempt of this worker has opened one late.
         if answer := self._callback_row.get("callback_answer"):
             return dict(json.loads(answer))
         if callback is None or callback["expires"] <= time.time():
