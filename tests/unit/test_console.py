@@ -18,34 +18,19 @@ from jobplane.console.listing import Listing
 from jobplane.console.routes import ROUTES
 from jobplane.console.server import ConsoleServer, serving
 from jobplane.console.typescript import PLACE, api_types
-from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 from jobplane_keys import iso_time, owner_key
 from jobplane_keys.lanes import waiting_shard
+from tests.unit.console_backend import backend_of
 from tests.unit.stack import PREFIX, Stack, request
 
 NOW = 1_800_000_000.0
 PAGE = "<!doctype html><title>console</title>"
 
 
-def described(**changes: Any) -> dict[str, Any]:
-    tables = ("requests", "connections", "subscriptions", "lanes", "assemblies")
-    functions = ("router", "processor", "dispatch")
-    return {
-        "region": "eu-west-1",
-        "functions": {name: PREFIX + name for name in functions},
-        "tables": {name: PREFIX + name for name in tables},
-        "queues": {},
-        **changes,
-    }
-
-
 @pytest.fixture
 def backend(stack: Stack) -> Backend:
-    there = Backend(Stage(Repository.here(), "test"))
-    there.__dict__ |= {"description": described(), "in_flight_shards": 8, "operator": "arn:me"}
-    there._clients["dynamodb"] = stack.dynamodb
-    return there
+    return backend_of(stack)
 
 
 @dataclass

@@ -60,6 +60,8 @@ class Backend:
 
     stage: Stage
     read_only_because: str | None = None
+    tenants: tuple[list[str], float] = ([], 0.0)
+    """Those that have jobs, and until when this counts as known."""
     runs: Runs = field(default_factory=Runs)
     _clients: dict[str, Any] = field(default_factory=dict)
     _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)

@@ -186,9 +186,11 @@ def timeline(
     if "ended_at" in row:
         error = row.get("error") or {}
         detail = f"{error.get('code')}: {error.get('message')}" if error else None
+        attempts = row.get("attempts", 0)
+        times = f"after {attempts} attempt{'' if attempts == 1 else 's'}"
         yield event(
             row["ended_at"], "ended", f"Ended as {row['status']}",
-            f"{detail or 'no error'}, after {row.get('attempts', 0)} attempts",
+            f"{detail or 'no error'}, {times}",
             is_problem=row["status"] == RequestStatus.FAILED,
         )  # fmt: skip
     webhook = (document or {}).get("webhook") or {}

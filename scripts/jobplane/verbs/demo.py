@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 
@@ -65,17 +64,17 @@ def command(stage: str, keep: bool, as_json: bool, size: int, picture: Path | No
         if report.kept:
             _tell_of(there)
         else:
-            click.echo("nothing is left running")
+            click.echo("nothing is left running; to look at it in a browser:")
+            click.echo("jobplane demo --keep && jobplane console --stage demo")
     if not report.held:
         raise click.ClickException(f"failed: {', '.join(report.failed)}")
 
 
 def _tell_of(stage: Stage) -> None:
-    from jobplane.stage.tokens import mint
-    from jobplane.verbs.info import print_description
+    from jobplane.verbs.info import print_description, print_next_step
 
     click.echo(f"\nstage {stage.name} keeps running; stop it: jobplane down --stage {stage.name}")
     state = stage.read_state()
     if state is not None:
         print_description(state.description)
-        click.echo(f"token            {mint(jwt_secret(stage), user='dev', tenant='acme')}")
+        print_next_step(stage)

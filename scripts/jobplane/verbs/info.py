@@ -76,6 +76,15 @@ def _shell_lines(there: Stage) -> Iterator[str]:
     yield AWS
 
 
+def print_next_step(stage: Stage) -> None:
+    """Print a token, and the command that shows the stage in a browser."""
+    from jobplane.stage.tokens import mint
+
+    option = "" if stage.name == "local" else f" --stage {stage.name}"
+    click.echo(f"token            {mint(jwt_secret(stage), user='dev', tenant='acme')}")
+    click.echo(f"next             jobplane console{option}   # its jobs, files, alarms: a browser")
+
+
 def print_description(description: dict[str, Any]) -> None:
     for key in ("websocket_url", "http_url", "endpoint_url"):
         if description[key]:

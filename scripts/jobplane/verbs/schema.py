@@ -27,7 +27,9 @@ def command(check: bool, as_json: bool) -> None:
     typescript/    the same as types
 
     Everything is generated from the models in libs/models: change a model, run this, commit both.
+    The types of the console's page are generated as well, from its API in the command.
     """
+    from jobplane.console.typescript import PLACE, api_types
     from jobplane.contracts.files import drift, rendered, settle
     from jobplane.stage.framework import install_framework
 
@@ -35,6 +37,8 @@ def command(check: bool, as_json: bool) -> None:
     install_framework(repository)
     install_dependencies(repository)
     files = rendered(repository)
+    if (repository.root / PLACE.parent).is_dir():
+        files[PLACE] = api_types(repository)
     drifted = drift(repository, files)
     if not check:
         for each in drifted:

@@ -4,7 +4,6 @@ import json
 
 import click
 
-from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 
@@ -25,8 +24,7 @@ def command(stage: str, port: int | None, as_json: bool) -> None:
     Starts the emulator, builds, deploys what has changed, and prints URLs and names.
     """
     from jobplane.deploy.local_stage import up
-    from jobplane.stage.tokens import mint
-    from jobplane.verbs.info import print_description
+    from jobplane.verbs.info import print_description, print_next_step
 
     there = Stage(Repository.here(), stage)
     result = up(there, port)
@@ -35,4 +33,4 @@ def command(stage: str, port: int | None, as_json: bool) -> None:
         return
     click.echo(f"{stage} is up: {result.outcome}")
     print_description(result.description)
-    click.echo(f"token            {mint(jwt_secret(there), user='dev', tenant='acme')}")
+    print_next_step(there)
