@@ -8,6 +8,7 @@ from jobplane.tree.repository import Repository
 from tests.unit.stack import PREFIX, Stack
 
 TABLES = ("requests", "connections", "subscriptions", "lanes", "assemblies", "operations")
+SHARDS = 2
 FUNCTIONS = ("router", "processor", "dispatch")
 
 
@@ -20,6 +21,11 @@ def backend_of(stack: Stack) -> Backend:
         "tables": {name: PREFIX + name for name in TABLES},
         "queues": {},
     }
-    there.__dict__ |= {"description": described, "in_flight_shards": 8, "operator": "arn:me"}
+    there.__dict__ |= {
+        "description": described,
+        "in_flight_shards": 8,
+        "tenant_shards": SHARDS,
+        "operator": "arn:me",
+    }
     there._clients["dynamodb"] = stack.dynamodb
     return there

@@ -19,9 +19,9 @@ from jobplane.console.routes import ROUTES
 from jobplane.console.server import ConsoleServer, serving
 from jobplane.console.typescript import PLACE, api_types
 from jobplane.tree.repository import Repository
-from jobplane_keys import iso_time, owner_key
+from jobplane_keys import iso_time, owner_key, tenant_shard
 from jobplane_keys.lanes import waiting_shard
-from tests.unit.console_backend import backend_of
+from tests.unit.console_backend import SHARDS, backend_of
 from tests.unit.stack import PREFIX, Stack, request
 
 NOW = 1_800_000_000.0
@@ -221,7 +221,8 @@ def put_jobs(stack: Stack, number: int = 60) -> list[dict[str, Any]]:
         tenant, status = f"tenant-{n % 3}", ("PENDING", "PROCESSING", "FAILED")[n // 3 % 3]
         job_id = f"job-{n:03}"
         row = request(
-            job_id, owner=owner_key(tenant, f"user-{n % 2}"), tenant_id=tenant, status=status,
+            job_id, owner=owner_key(tenant, f"user-{n % 2}"), status=status,
+            tenant_id=tenant_shard(tenant, job_id, SHARDS),
             created_at=iso_time(NOW + n // 2), updated_at=iso_time(NOW + n // 2),
             action=("echo", "delay")[n % 2], metadata={"tags": "red, blue"} if n % 5 == 0 else {},
             ttl=int(time.time()) + 1000,
@@ -290,7 +291,9 @@ def test_a_list_names_its_access_path_and_its_cost(stack: Stack, backend: Backen
     assert (pending.access, pending.rows_read) == ("in-flight", 42 + 42)
     of_tenant = Listing(backend).page(api.JobsQuery(tenant="tenant-1", limit=5))
     assert of_tenant.access == "by-tenant"
-    assert of_tenant.rows_read <= 25 + 5
+    assert of_tenant.rows_read <= SHARDS * 25 + 5
+    of_user = Listing(backend).page(api.JobsQuery(tenant="tenant-1", user="user-0", limit=5))
+    assert (of_user.access, of_user.rows_read) == ("by-owner", 10 + 5)
     assert Listing(backend).page(api.JobsQuery(limit=5)).access == "all-tenants"
 
 

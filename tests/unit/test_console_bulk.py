@@ -10,9 +10,9 @@ import pytest
 
 from jobplane.console import api, bulk
 from jobplane.console.backend import Backend, FunctionFailedError, ProblemError
-from jobplane_keys import owner_key
+from jobplane_keys import owner_key, tenant_shard
 from jobplane_leases import RequestLease
-from tests.unit.console_backend import backend_of
+from tests.unit.console_backend import SHARDS, backend_of
 from tests.unit.stack import PREFIX, Stack, ended, request
 
 TENANTS = 3
@@ -73,8 +73,7 @@ def backend(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 def put(stack: Stack, number: int, **changes: Any) -> list[str]:
     rows = [
-        request(f"job-{n:03}", owner=owner_key(f"t{n % TENANTS}", "u"), tenant_id=f"t{n % TENANTS}",
-                **changes)
+        request(f"job-{n:03}", owner=owner_key(f"t{n % TENANTS}", "u"), **changes)
         for n in range(number)
     ]  # fmt: skip
     stack.put("requests", *rows)
@@ -191,7 +190,11 @@ def test_a_job_whose_worker_was_asked_is_recorded_when_it_has_ended(
 
 def test_a_replay_has_the_same_id_each_time(stack: Stack, backend: Backend) -> None:
     """A resumed operation makes no second job."""
-    rows = [ended(f"job-{n}", "FAILED", owner=owner_key("t", "u"), tenant_id="t") for n in range(9)]
+    rows = [
+        ended(f"job-{n}", "FAILED", owner=owner_key("t", "u"),
+              tenant_id=tenant_shard("t", f"job-{n}", SHARDS))
+        for n in range(9)
+    ]  # fmt: skip
     stack.put("requests", *rows, request("running", owner=owner_key("t", "u"), tenant_id="t"))
     ends = iter(["after"] * 3)
     router = Router(stack, lambda: next(ends, ""))

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from jobplane.deploy.description import describe
 from jobplane.deploy.templates import templates
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
+from jobplane_keys import IN_FLIGHT_SHARDS, TENANT_SHARDS
 
 INVOKE_SECONDS = 120
 PARAMETER_SECONDS = 60
@@ -60,8 +61,8 @@ class Backend:
 
     stage: Stage
     read_only_because: str | None = None
-    tenants: tuple[list[str], float] = ([], 0.0)
-    """Those that have jobs, and until when this counts as known."""
+    partitions: tuple[Sequence[str], float] = ((), 0.0)
+    """Those of the index `by-tenant`, and until when they count as known."""
     runs: Runs = field(default_factory=Runs)
     _clients: dict[str, Any] = field(default_factory=dict)
     _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)
@@ -126,10 +127,20 @@ class Backend:
     @cached_property
     def in_flight_shards(self) -> int:
         """The number of partitions of the index `in-flight`, as the stage was deployed."""
+        return int(self._settings.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
+
+    @cached_property
+    def tenant_shards(self) -> int:
+        """The number of partitions that a tenant has in the index `by-tenant`."""
+        return int(self._settings.get("TENANT_SHARDS", TENANT_SHARDS))
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
         found = self.client("lambda").get_function_configuration(
             FunctionName=self.function("router")
         )
-        return int(found.get("Environment", {}).get("Variables", {}).get("IN_FLIGHT_SHARDS", 4))
+        variables: dict[str, str] = found.get("Environment", {}).get("Variables", {})
+        return variables
 
     @cached_property
     def operator(self) -> str:

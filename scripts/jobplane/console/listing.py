@@ -3,7 +3,8 @@
 | jobs | read by | reads of a page |
 |---|---|---|
 | that have not ended | index `in-flight`, then by key | all in flight, at most `MAX_SORTED` |
-| of a tenant or a user | index `by-tenant`, then by key | jobs that are passed over, and the page |
+| of a tenant | index `by-tenant`, then by key | jobs that are passed over, and the page |
+| of a user | index `by-owner`, then by key | the same |
 | of all tenants | the same of each tenant, merged | as many, and one for each tenant |
 
 All reads are eventually consistent, and the rows are read after the index: what is shown is the
@@ -24,11 +25,13 @@ from jobplane_keys import (
     from_item,
     is_past,
     iso_time,
+    job_tags,
     make_token,
     owner_key,
     parse_iso_time,
     read_token,
     split_owner_key,
+    tenant_shards,
     to_item,
 )
 from jobplane_keys.lanes import why_waiting
@@ -39,8 +42,8 @@ MAX_SORTED = 5_000
 MAX_PASSED = 5_000
 """A page ends early after so many rows that the filter leaves out."""
 
-MAX_TENANTS = 500
-TENANTS_SECONDS = 10.0
+MAX_PARTITIONS = 500
+PARTITIONS_SECONDS = 10.0
 BATCH = 100
 PARALLEL = 8
 LAST_TIME = ":"  # after all digits
@@ -90,9 +93,7 @@ def span_of(chosen: api.JobFilter) -> tuple[str, str]:
 
 
 def tags_of(row: Mapping[str, Any]) -> list[str]:
-    """The tags of a job, which `metadata.tags` has with commas between them."""
-    text = (row.get("metadata") or {}).get("tags", "")
-    return [tag for part in str(text).split(",") if (tag := part.strip())]
+    return job_tags(row.get("metadata") or {})
 
 
 def shown_row(row: Mapping[str, Any], now: float) -> api.JobRow:
@@ -162,13 +163,13 @@ class Listing:
                 place = read_token(asked.next, bound)
             except ValueError as error:
                 raise ProblemError(400, "VALIDATION_ERROR", f"next: {error}") from error
-        access: Literal["in-flight", "by-tenant", "all-tenants"]
+        access: Literal["in-flight", "by-tenant", "by-owner", "all-tenants"]
         is_cut, by_key = False, in_flight_only(asked)
         rows: Iterable[Row]
         if by_key:
             access, (rows, is_cut) = "in-flight", self.sorted_in_flight(asked)
         else:
-            access = "all-tenants" if asked.tenant is None else "by-tenant"
+            access = "by-owner" if asked.user else "by-tenant" if asked.tenant else "all-tenants"
             rows = self.newest_first(asked, place)
         jobs, left = self._taken(rows, asked, place, are_whole=by_key)
         return api.JobPage(
@@ -265,29 +266,38 @@ class Listing:
     def newest_first(
         self, chosen: api.JobFilter, place: Sequence[Any] | None = None
     ) -> Iterator[Row]:
-        """What the index `by-tenant` has of a filter's jobs, as far as the index shows it."""
-        if chosen.tenant is not None:
-            return self._of_tenant(chosen.tenant, chosen, place)
-        tenants = self.tenants()
-        streams = [_Ahead(self._of_tenant(tenant, chosen, place)) for tenant in tenants]
+        """What an index has of a filter's jobs, as far as the index shows it."""
+        if chosen.tenant is not None and chosen.user is not None:
+            whose = {"owner": owner_key(chosen.tenant, chosen.user)}
+            return self._partition("by-owner", whose, chosen, place)
+        shards = self.backend.tenant_shards
+        found = self.partitions() if chosen.tenant is None else tenant_shards(chosen.tenant, shards)
+        streams = [
+            _Ahead(self._partition("by-tenant", {"tenant_id": name}, chosen, place))
+            for name in found
+        ]
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(_Ahead.fill, streams))
         return heapq.merge(*streams, key=lambda row: str(row["created_at"]), reverse=True)
 
-    def _of_tenant(
-        self, tenant: str, chosen: api.JobFilter, place: Sequence[Any] | None
+    def _partition(
+        self,
+        index: str,
+        whose: Mapping[str, str],
+        chosen: api.JobFilter,
+        place: Sequence[Any] | None,
     ) -> Iterator[Row]:
         first, last = span_of(chosen)
         if place is not None:
             last = min(last, place[0])
         if first > last:
             return
+        ((name, value),) = whose.items()
         query = {
-            "IndexName": "by-tenant",
-            "KeyConditionExpression": "tenant_id = :tenant AND created_at BETWEEN :first AND :last",
-            "ExpressionAttributeValues": to_item(
-                {":tenant": tenant, ":first": first, ":last": last}
-            ),
+            "IndexName": index,
+            "KeyConditionExpression": "#whose = :whose AND created_at BETWEEN :first AND :last",
+            "ExpressionAttributeNames": {"#whose": name},
+            "ExpressionAttributeValues": to_item({":whose": value, ":first": first, ":last": last}),
             "ScanIndexForward": False,
         }
         for item in self._queried(query, 25):
@@ -306,19 +316,19 @@ class Listing:
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
             request["Limit"] = min(2 * request["Limit"], 1000)
 
-    def tenants(self) -> list[str]:
-        """The tenants that have jobs, read at most every `TENANTS_SECONDS`.
+    def partitions(self) -> Sequence[str]:
+        """The partitions of the index `by-tenant`, read at most every `PARTITIONS_SECONDS`.
 
-        Raises ProblemError if there are more than `MAX_TENANTS`.
+        Raises ProblemError if there are more than `MAX_PARTITIONS`.
         """
-        known, until = self.backend.tenants
+        known, until = self.backend.partitions
         if time.monotonic() >= until:
-            known = self._read_tenants()
-            self.backend.tenants = known, time.monotonic() + TENANTS_SECONDS
+            known = self._read_partitions()
+            self.backend.partitions = known, time.monotonic() + PARTITIONS_SECONDS
         return known
 
-    def _read_tenants(self) -> list[str]:
-        """One read of the index for each tenant: its jobs stand together, and are skipped.
+    def _read_partitions(self) -> list[str]:
+        """One read of the index for each partition: its jobs stand together, and are skipped.
 
         The emulator of a local stage has no such order, so there the whole index is read.
         """
@@ -331,8 +341,11 @@ class Listing:
             page = self.backend.dynamodb.scan(**request)
             self.reads.rows += page["ScannedCount"]
             items = [from_item(item) for item in page["Items"]]
-            if len(found) > MAX_TENANTS:
-                text = f"more than {MAX_TENANTS} tenants have jobs: filter by tenant"
+            if len(found) > MAX_PARTITIONS:
+                text = (
+                    f"the jobs of all tenants are in more than {MAX_PARTITIONS} partitions: choose"
+                )
+                text += " a tenant, or statuses of jobs that have not ended"
                 raise ProblemError(400, "VALIDATION_ERROR", text)
             found |= dict.fromkeys(item["tenant_id"] for item in items)
             if "LastEvaluatedKey" not in page:
