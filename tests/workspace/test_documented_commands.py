@@ -88,7 +88,9 @@ def fault(command: list[str]) -> str | None:
 
 def options(verb: click.Command) -> set[str]:
     """The options of a command, and of those below it."""
-    known = {"--help"} | {name for each in verb.params for name in each.opts}
+    known = {"--help"} | {
+        name for each in verb.params for name in (*each.opts, *each.secondary_opts)
+    }
     if isinstance(verb, click.Group):
         context = click.Context(verb)
         for name in verb.list_commands(context):

@@ -259,7 +259,7 @@ class LeaseWhileItLives(Guarantee):
             for task in self.world.scheduler.tasks
         )
         others = ("PostToConnection", "SendMessage")
-        # One answer that does not come is no reason: the write is made again.
+        # One answer that does not come does not suffice: the write is made again.
         weighty = any(
             fault in {"kill", "freeze"} or not call.startswith(others)
             for fault, call in self.world.faulted.get(owner, ())
