@@ -148,7 +148,7 @@ export function LongTable<Row>(props: {
           <tr>
             {columns.map((column) => (
               <th key={column.key} scope="col" className={column.number ? "number" : undefined}>
-                {column.head}
+                {column.head || <span className="hidden">Actions</span>}
               </th>
             ))}
           </tr>

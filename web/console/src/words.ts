@@ -60,6 +60,10 @@ export function summary(job: JobRow, now: number): string {
   return "";
 }
 
+function either(choices: readonly string[]): string {
+  return [choices.slice(0, -1).join(", "), choices.at(-1)].filter(Boolean).join(" or ");
+}
+
 /** Conditions of a filter as one sentence, for dialogs and the audit. */
 export function filterWords(filter: {
   status?: readonly string[];
@@ -71,8 +75,8 @@ export function filterWords(filter: {
   until?: string | null;
 }): string {
   const parts = [
-    filter.status?.length && `status ${filter.status.map(titled).join(" or ")}`,
-    filter.action?.length && `action ${filter.action.join(" or ")}`,
+    filter.status?.length && `status ${either(filter.status.map(titled))}`,
+    filter.action?.length && `action ${either(filter.action)}`,
     filter.tenant && `tenant ${filter.tenant}`,
     filter.user && `user ${filter.user}`,
     filter.tag && `tag ${filter.tag}`,

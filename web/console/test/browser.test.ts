@@ -20,15 +20,18 @@ const sizes = { phone: [390, 844], desktop: [1280, 800], wide: [1680, 1050] } as
 const themes = ["light", "dark"] as const;
 // docs/console.md and the README show these.
 const shown = new Set([
-  "jobs",
-  "bulk-preview",
-  "job-lost-worker",
-  "job-failed",
-  "workspaces",
-  "execution",
-  "files",
-  "webhooks",
-  "health",
+  "jobs-desktop-light",
+  "jobs-desktop-dark",
+  "jobs-phone-light",
+  "bulk-preview-desktop-light",
+  "job-lost-worker-desktop-light",
+  "job-failed-desktop-dark",
+  "workspaces-desktop-light",
+  "execution-desktop-light",
+  "files-desktop-light",
+  "webhooks-desktop-light",
+  "health-desktop-light",
+  "health-phone-dark",
 ]);
 
 const executablePath = chromiumPath();
@@ -86,7 +89,7 @@ describe.skipIf(!executablePath)("in Chromium", () => {
     await page.goto(`${url}/${address}`);
   }
 
-  async function picture(name: string, options = { quality: 80 }): Promise<Buffer> {
+  async function picture(name: string, options = { quality: 66 }): Promise<Buffer> {
     const { data } = await devtools.send("Page.captureScreenshot", { format: "webp", ...options });
     const image = Buffer.from(data, "base64");
     writeFileSync(`${pictures}/${name}.webp`, image);
@@ -118,12 +121,7 @@ describe.skipIf(!executablePath)("in Chromium", () => {
         await page.setViewportSize({ width, height });
         const name = `${state.name}-${size}-${theme}`;
         const image = await picture(name);
-        if (
-          process.env.PICTURES === "docs" &&
-          shown.has(state.name) &&
-          size !== "wide" &&
-          (theme === "light" || state.name === "jobs")
-        ) {
+        if (process.env.PICTURES === "docs" && shown.has(name)) {
           mkdirSync(chosen, { recursive: true });
           writeFileSync(`${chosen}/${name}.webp`, image);
         }
@@ -154,12 +152,8 @@ describe.skipIf(!executablePath)("in Chromium", () => {
         now: new Date(NOW * 1000).toISOString(),
       };
     };
-    await page.addInitScript(() => {
-      const tasks: number[] = [];
-      Object.assign(window, { tasks });
-      new PerformanceObserver((list) => {
-        for (const entry of list.getEntries()) tasks.push(entry.duration);
-      }).observe({ entryTypes: ["longtask"] });
+    await browser.startTracing(page, {
+      categories: ["toplevel", "disabled-by-default-devtools.timeline"],
     });
     await open("#/jobs", scenario);
     await page.getByText("200 jobs so far").waitFor();
@@ -182,9 +176,15 @@ describe.skipIf(!executablePath)("in Chromium", () => {
         place / 20,
       );
     const drawn = await page.locator("tr[data-row]").count();
-    const longest = await page.evaluate(() =>
-      Math.max(0, ...(window as unknown as { tasks: number[] }).tasks),
-    );
+    const trace = JSON.parse(String(await browser.stopTracing())) as {
+      traceEvents: { name: string; tdur?: number }[];
+    };
+    // In time of the processor, so that a loaded machine makes no task longer.
+    const tasks = trace.traceEvents
+      .filter(({ name }) => name.endsWith("RunTask"))
+      .map(({ tdur = 0 }) => tdur / 1000);
+    const longest = Math.max(...tasks);
+    expect(tasks.length).toBeGreaterThan(100);
     expect(drawn).toBeLessThan(80);
     console.info(`longest task with 10,000 jobs: ${longest} ms`);
     expect(longest).toBeLessThanOrEqual(200);
@@ -271,7 +271,7 @@ describe.skipIf(!executablePath)("in Chromium", () => {
       await open(address, readOnly?.scenario?.());
       await page.getByText("Read-only").waitFor();
       const buttons = page.getByRole("button", {
-        name: /…$|^(Release|Interrupt|Send the webhook)/,
+        name: /…$|^(Release|Interrupt|Send again)/,
       });
       await expect.poll(() => buttons.count()).toBeGreaterThan(0);
       for (const button of await buttons.all()) expect(await button.isDisabled()).toBe(true);

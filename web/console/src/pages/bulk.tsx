@@ -35,7 +35,7 @@ export const outcomes: Record<BulkOutcome, [Tone, string]> = {
   cancelled: ["good", "Cancelled"],
   asked: ["run", "Its worker was asked to end it"],
   replayed: ["good", "Replayed"],
-  unchanged: ["off", "Unchanged: it had ended before"],
+  unchanged: ["off", "Unchanged, had ended before"],
   failed: ["bad", "Failed"],
 };
 
@@ -318,7 +318,7 @@ function auditColumns(now: number): Column<BulkJob>[] {
     {
       key: "id",
       head: "Job",
-      width: "30%",
+      width: "25%",
       line: 1,
       grow: true,
       cell: ({ job }) => (
@@ -327,7 +327,7 @@ function auditColumns(now: number): Column<BulkJob>[] {
         </a>
       ),
     },
-    { key: "tenant", head: "Tenant", width: "16%", cell: ({ job }) => job.tenant },
+    { key: "tenant", head: "Tenant", width: "13%", cell: ({ job }) => job.tenant },
     {
       key: "before",
       head: "Before",

@@ -305,6 +305,7 @@ const eventTones: Partial<Record<TimelineEvent["kind"], Tone>> = {
 
 function toneOfEvent(event: TimelineEvent): Tone {
   if (event.is_problem) return "bad";
+  if (event.kind === "webhook" && event.title.includes("delivered")) return "good";
   if (event.kind === "ended") return event.title.toLowerCase().includes("cancel") ? "off" : "good";
   return eventTones[event.kind] ?? "off";
 }

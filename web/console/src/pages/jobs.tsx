@@ -620,7 +620,8 @@ function BulkDialog(props: {
             <Split name="Action" counts={preview.by_action} />
             <Split name="Tenant" counts={preview.by_tenant} />
           </div>
-          <section className="touched" aria-label="Jobs that change">
+          {/* biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls */}
+          <section className="touched" tabIndex={0} aria-label="Jobs that change">
             <table className="rows free small">
               <thead>
                 <tr>

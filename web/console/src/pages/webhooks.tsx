@@ -337,7 +337,7 @@ function columnsOf(now: number, ask: (delivery: Delivery) => void): Column<Deliv
           plain
           act={() => ask(delivery)}
           off={delivery.webhook.status === "disabled" && "Its webhook is disabled."}
-          label={`Send the webhook of ${delivery.assembly_id} again`}
+          label={`Send again: ${delivery.assembly_id}`}
         >
           Send again…
         </ActionButton>

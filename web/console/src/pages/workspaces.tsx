@@ -223,7 +223,7 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
     {
       key: "act",
       head: "",
-      width: "186px",
+      width: "206px",
       number: true,
       line: 2,
       cell: (claim) =>
