@@ -23,6 +23,16 @@ exports.members = () => {
   return found;
 };
 
+/** The names of the members that depend on a lib without its extra. */
+exports.membersWithout = (lib, extra) => {
+  const depends = new RegExp(`^ +"${lib}(?!\\[${extra}\\])[^"]*",?$`, 'm');
+  return entries('functions')
+    .map((name) => path.join(ROOT, 'functions', name, 'pyproject.toml'))
+    .map((file) => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''))
+    .filter((text) => depends.test(text))
+    .map((text) => /^name = "(.*)"$/m.exec(text)[1]);
+};
+
 /** The parsed resources/*.yml, in order; without definitions of state machines (*.asl.yml). */
 exports.fragments = () =>
   entries('resources')

@@ -2,7 +2,7 @@
 
 const os = require('node:os');
 const { emulatorUrl } = require('./emulator');
-const { logicalName } = require('./members');
+const { logicalName, membersWithout } = require('./members');
 const UserError = require('./user-error');
 
 const join = (...parts) => ({ 'Fn::Join': ['', parts] });
@@ -38,6 +38,22 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     throw new UserError(
       'jwtSecret must name an SSM parameter, as ssm:/path/name. Store the secret in that parameter: ' +
         'here it would be in the template and in the configuration of functions.'
+    );
+  }
+  const loopback = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])(:\d+)?\//;
+  if (chosen.jwksUrl && !/^https:\/\/./.test(chosen.jwksUrl) && !(emulator && loopback.test(chosen.jwksUrl))) {
+    throw new UserError('jwksUrl must be an https URL; a local stage also takes http on a loopback address.');
+  }
+  if (chosen.jwksUrl && !chosen.jwtIssuer) {
+    throw new UserError('jwksUrl needs jwtIssuer: set it to the `iss` of the tokens.');
+  }
+  const lacking = chosen.jwksUrl || chosen.jwtKeySet ? membersWithout('jobplane-tokens', 'asymmetric') : [];
+  if (lacking.length) {
+    throw new UserError(
+      'jwksUrl and jwtKeySet need cryptography in the functions that verify tokens. Add it once: ' +
+        lacking
+          .map((name) => `uv add --package ${name} 'jobplane-tokens[asymmetric]'`)
+          .join(' && ')
     );
   }
   const parameters = (path) =>

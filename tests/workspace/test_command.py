@@ -152,6 +152,24 @@ def test_a_secret_in_the_configuration_is_refused(literal: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["jwksUrl=http://us.example/jwks"], "jwksUrl must be an https URL"),
+        (["jwksUrl=https://us.example/jwks"], "jwksUrl needs jwtIssuer"),
+        (
+            ["jwksUrl=https://us.example/jwks", "jwtIssuer=https://us.example"],
+            "uv add --package jobplane-connect 'jobplane-tokens[asymmetric]'",
+        ),
+        (["jwtKeySet={}"], "uv add --package jobplane-status 'jobplane-tokens[asymmetric]'"),
+    ],
+)
+def test_public_keys_without_what_they_need_are_refused(given: list[str], problem: str) -> None:
+    done = run_stage_js(*given)
+    assert done.returncode != 0
+    assert problem in done.stderr
+
+
+@pytest.mark.parametrize(
     ("region", "domain"),
     [
         *((region, "amazonaws.com") for region in ("eu-west-1", "ap-southeast-5", "us-gov-west-1")),

@@ -5,9 +5,10 @@ Needs only the standard library; the caller passes an SSM client of botocore or 
 
 from jobplane_parameters._parameter import (
     RENEWAL_SECONDS,
+    Cached,
     Parameter,
     ParameterError,
     split_secrets,
 )
 
-__all__ = ["RENEWAL_SECONDS", "Parameter", "ParameterError", "split_secrets"]
+__all__ = ["RENEWAL_SECONDS", "Cached", "Parameter", "ParameterError", "split_secrets"]

@@ -1,4 +1,4 @@
-"""One SSM parameter and its cache."""
+"""A cached value, and SSM parameters as such."""
 
 import math
 import random
@@ -23,39 +23,37 @@ class ParameterError(Exception):
     """
 
 
-class Parameter[T]:
-    """The value of an SSM parameter, at most `max_age` seconds old.
+class Cached[T]:
+    """A value that is read from elsewhere, at most `max_age` seconds old.
 
-    When a read fails, the last good value stays in use. Until the first good value, the wait after
-    each failure is longer, up to RENEWAL_SECONDS. Ages are measured by the system clock, so they
-    are right in a process that was frozen or restored from a snapshot.
+    When a read fails, the last good value stays in use, for `max_kept` seconds if that is given.
+    Until the first good value, the wait after each failure is longer, up to RENEWAL_SECONDS. Ages
+    are measured by the system clock, so they are right in a process that was frozen or restored
+    from a snapshot.
 
     Args:
-        client: an SSM client.
-        name: the parameter's name, `/path/name`.
-        parse: turns the parameter's text into the value; called with None if the parameter does
-            not exist. A ValueError is a failed read; its text continues a sentence that begins
-            with the parameter's name: "is empty: …".
+        read: returns the value, or raises ParameterError.
         max_age: in seconds.
+        max_kept: in seconds. With it, a read that fails while a value is kept is not repeated for
+            RENEWAL_SECONDS.
         report: called with the text of each failure.
         clock, chance: return the time in epoch seconds, and a random number from 0 to 1.
     """
 
     def __init__(
         self,
-        client: Any,
-        name: str,
-        parse: Callable[[str | None], T],
+        read: Callable[[], T],
         *,
         max_age: float,
+        max_kept: float = math.inf,
         report: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.name = name
-        self._client = client
-        self._parse = parse
+        self._fetched = read
         self._max_age = max_age
+        self._max_kept = max_kept
+        self._good_at = -math.inf
         self._report = report
         self._clock = clock
         self._chance = chance
@@ -81,6 +79,8 @@ class Parameter[T]:
         now = self._clock()
         if not self._read_at <= now < before:
             self._read(now)
+        if self._good is not None and now - self._good_at > self._max_kept:
+            self._good = None
         if self._good is None:
             raise ParameterError(str(self._error)) from self._error
         return self._good[0]
@@ -88,11 +88,14 @@ class Parameter[T]:
     def _read(self, now: float) -> None:
         try:
             self._good = (self._fetched(),)
+            self._good_at = now
         except ParameterError as error:
             self._error = error
             # After the first failure the next read is at once, after later ones it waits.
             wait = min(RENEWAL_SECONDS, 2.0 ** min(self._failures, 10) - 1)
             self._failures += 1
+            if self._good is not None and self._max_kept < math.inf:
+                wait = RENEWAL_SECONDS
             if self._report is not None:
                 kept = "; the last value is kept" if self._good else ""
                 self._report(f"{error}{kept}")
@@ -102,7 +105,39 @@ class Parameter[T]:
         self._due = now + self._shortened(wait)
         self._renewable = now + self._shortened(min(wait, RENEWAL_SECONDS))
 
-    def _fetched(self) -> T:
+    def _shortened(self, seconds: float) -> float:
+        return seconds * (1 - _JITTER * self._chance())
+
+
+class Parameter[T](Cached[T]):
+    """The value of an SSM parameter, at most `max_age` seconds old; see Cached.
+
+    Args:
+        client: an SSM client.
+        name: the parameter's name, `/path/name`.
+        parse: turns the parameter's text into the value; called with None if the parameter does
+            not exist. A ValueError is a failed read; its text continues a sentence that begins
+            with the parameter's name: "is empty: …".
+        max_age, report, clock, chance: as of Cached.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        parse: Callable[[str | None], T],
+        *,
+        max_age: float,
+        report: Callable[[str], object] | None = None,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._parse = parse
+        super().__init__(self._parsed, max_age=max_age, report=report, clock=clock, chance=chance)
+
+    def _parsed(self) -> T:
         try:
             answer = self._client.get_parameter(Name=self.name, WithDecryption=True)
             text: str | None = answer["Parameter"]["Value"]
@@ -115,9 +150,6 @@ class Parameter[T]:
             return self._parse(text)
         except ValueError as error:
             raise ParameterError(f"SSM parameter {self.name} {error}") from error
-
-    def _shortened(self, seconds: float) -> float:
-        return seconds * (1 - _JITTER * self._chance())
 
 
 def split_secrets(text: str) -> tuple[str, ...]:

@@ -8,8 +8,19 @@ from functools import partial
 from typing import Any
 
 import jwt
+from jwt.algorithms import has_crypto
 
-from jobplane_parameters import Parameter, ParameterError, split_secrets
+from jobplane_parameters import Cached, Parameter, ParameterError, split_secrets
+from jobplane_tokens._key_sets import (
+    KEY_SET_KEPT_SECONDS,
+    KEY_SET_MAX_AGE_SECONDS,
+    MISSING_EXTRA,
+    PublicKey,
+    checked_url,
+    key_for,
+    keys_of,
+    read_key_set,
+)
 
 # The token is sent in a URL, and API Gateway limits URLs to 4,096 characters.
 MAX_TOKEN_LENGTH = 4096
@@ -26,8 +37,10 @@ _MAX_EXPIRY = 253_402_300_799
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
-type _Key = tuple[str, list[str]]
+type _Key = tuple[Any, list[str]]
 """A key and its algorithms."""
+
+_ASYMMETRIC = frozenset({"RS256", "ES256"})
 
 
 class TokenError(Exception):
@@ -76,14 +89,18 @@ class Identity:
 class TokenSettings:
     """Which tokens are accepted.
 
-    Set `secret` (HS256), `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the extra
-    `asymmetric`), or both. `secret` is one secret or several, newest first, separated by spaces or
-    commas: all are accepted while secrets rotate. Or it is `ssm:/path/name`, the name of an SSM
-    parameter with such a text. `issuer` and `audience` are checked if set; an empty
+    Set at least one of these: `secret` (HS256); `key_set` (the text of a JWK Set) or `key_set_url`
+    (https), for RS256 and ES256; `public_key` (a PEM: RSA for RS256, P-256 for ES256). Public keys
+    need the extra `asymmetric`. `secret` is one secret or several, newest first, separated by
+    spaces or commas: all are accepted while secrets rotate. Or it is `ssm:/path/name`, the name of
+    an SSM parameter with such a text. `issuer` and `audience` are checked if set; an empty
     `allowed_tenants` allows all tenants.
 
-    Raises ValueError without a key and for a secret shorter than 32 bytes. TokenVerifier raises it
-    for a public key of another kind.
+    `user_claim`, `tenant_claim` and `permissions_claim` name the claims of other issuers; a claim
+    in an object is named by its path: `o.id`. Permissions are a list or a text with spaces.
+
+    Raises ValueError without a key, for a secret shorter than 32 bytes, and for an unusable set.
+    TokenVerifier raises it for a public key of another kind.
     """
 
     secret: str | None = None
@@ -91,10 +108,22 @@ class TokenSettings:
     issuer: str | None = None
     audience: str | None = None
     allowed_tenants: frozenset[str] = frozenset()
+    key_set: str | None = None
+    key_set_url: str | None = None
+    user_claim: str | None = None
+    tenant_claim: str | None = None
+    permissions_claim: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.secret and not self.public_key:
-            raise ValueError("JWT_SECRET or JWT_PUBLIC_KEY is required")
+        if not (self.secret or self.public_key or self.key_set or self.key_set_url):
+            raise ValueError("JWT_SECRET or JWT_PUBLIC_KEY is required (or JWKS_URL, JWT_KEY_SET)")
+        if self.key_set and self.key_set_url:
+            raise ValueError("JWT_KEY_SET and JWKS_URL exclude each other")
+        if self.key_set_url:
+            checked_url(self.key_set_url)
+            if not has_crypto:
+                raise ValueError(f"JWKS_URL {MISSING_EXTRA}")
+        self.literal_keys()
         name = self.parameter_name
         if name is not None and not _PARAMETER_NAME.fullmatch(name):
             raise ValueError(
@@ -117,9 +146,17 @@ class TokenSettings:
         except ValueError as error:
             raise ValueError(f"JWT_SECRET {error}") from None
 
+    def literal_keys(self) -> tuple[PublicKey, ...]:
+        """The keys in `key_set`. Raises ValueError."""
+        try:
+            return keys_of(self.key_set) if self.key_set else ()
+        except ValueError as error:
+            raise ValueError(f"JWT_KEY_SET {error}") from None
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "TokenSettings":
-        """Settings from JWT_SECRET, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE and ALLOWED_TENANTS
+        """Settings from JWT_SECRET, JWT_PUBLIC_KEY, JWT_KEY_SET, JWKS_URL, JWT_ISSUER,
+        JWT_AUDIENCE, JWT_USER_CLAIM, JWT_TENANT_CLAIM, JWT_PERMISSIONS_CLAIM and ALLOWED_TENANTS
         (comma-separated; empty allows all). Raises ValueError.
         """
         tenants = environment.get("ALLOWED_TENANTS", "").split(",")
@@ -129,6 +166,11 @@ class TokenSettings:
             issuer=environment.get("JWT_ISSUER") or None,
             audience=environment.get("JWT_AUDIENCE") or None,
             allowed_tenants=frozenset(name.strip() for name in tenants if name.strip()),
+            key_set=environment.get("JWT_KEY_SET") or None,
+            key_set_url=environment.get("JWKS_URL") or None,
+            user_claim=environment.get("JWT_USER_CLAIM") or None,
+            tenant_claim=environment.get("JWT_TENANT_CLAIM") or None,
+            permissions_claim=environment.get("JWT_PERMISSIONS_CLAIM") or None,
         )
 
 
@@ -138,6 +180,10 @@ class TokenVerifier:
     Secrets in an SSM parameter are read at once, and again every five minutes. A signature by an
     unknown secret makes the verifier read them again, at most once a minute. When a read fails, the
     last secrets stay in use.
+
+    A JWK Set is read for the first token, and again after five minutes. A token that names an
+    unknown key makes the verifier read it again, at most once a minute. While the issuer does not
+    answer, its last keys stay in use for a day.
 
     Args:
         settings: which tokens are accepted.
@@ -160,6 +206,16 @@ class TokenVerifier:
         self._public: list[_Key] = []
         if settings.public_key:
             self._public = [(settings.public_key, _asymmetric_algorithms(settings.public_key))]
+        self._keys = settings.literal_keys()
+        self._key_set: Cached[tuple[PublicKey, ...]] | None = None
+        if settings.key_set_url:
+            self._key_set = Cached(
+                partial(read_key_set, settings.key_set_url),
+                max_age=KEY_SET_MAX_AGE_SECONDS,
+                max_kept=KEY_SET_KEPT_SECONDS,
+                report=report,
+                chance=lambda: 0.0,
+            )
         if (name := settings.parameter_name) is not None:
             if ssm is None:
                 raise ValueError(f"JWT_SECRET is {settings.secret}: pass an SSM client as `ssm`")
@@ -185,7 +241,7 @@ class TokenVerifier:
         # PyJWT also accepts a text of digits, in any script.
         if not isinstance(claims["exp"], int | float):
             raise InvalidTokenError("exp is not a number")
-        return self._allowed(_identity(claims))
+        return self._allowed(_identity(self._named(claims)))
 
     def identity_of_claims(self, claims: Mapping[str, Any]) -> Identity:
         """The identity of claims that are already verified, for example by an authorizer.
@@ -200,7 +256,19 @@ class TokenVerifier:
             "exp": expires_at if _SECONDS.fullmatch(str(expires_at)) else 0,
             "permissions": permissions if isinstance(permissions, list) else [],
         }
-        return self._allowed(_identity({**claims, **known}))
+        return self._allowed(_identity(self._named({**claims, **known})))
+
+    def _named(self, claims: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The claims under their names here."""
+        settings, named = self._settings, dict(claims)
+        if settings.user_claim:
+            named["user_id"] = _claim_at(claims, settings.user_claim)
+        if settings.tenant_claim:
+            named["tenant_id"] = _claim_at(claims, settings.tenant_claim)
+        if settings.permissions_claim:
+            found = _claim_at(claims, settings.permissions_claim)
+            named["permissions"] = found.split() if isinstance(found, str) else found or []
+        return named
 
     def _allowed(self, identity: Identity) -> Identity:
         allowed = self._settings.allowed_tenants
@@ -209,6 +277,8 @@ class TokenVerifier:
         return identity
 
     def _claims(self, token: str) -> dict[str, Any]:
+        if (key := self._public_key(token)) is not None:
+            return self._decoded(token, [(key.key, [key.algorithm])])
         if self._parameter is None:
             return self._decoded(token, [*_hmac_keys(self._secrets), *self._public])
         known = self._parameter.value()
@@ -220,11 +290,29 @@ class TokenVerifier:
                 raise
             return self._decoded(token, _hmac_keys(newer))
 
+    def _public_key(self, token: str) -> PublicKey | None:
+        """The key of a token that is signed with a key of the set; None for any other token."""
+        if not self._keys and self._key_set is None:
+            return None
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.InvalidTokenError, RecursionError, TypeError, ValueError) as error:
+            raise InvalidTokenError(str(error)) from error
+        if header.get("alg") not in _ASYMMETRIC:
+            return None
+        keys = self._keys if self._key_set is None else self._key_set.value()
+        key = key_for(keys, header)
+        if key is None and self._key_set is not None:
+            key = key_for(self._key_set.renewed(), header)
+        if key is None and not self._public:
+            raise InvalidTokenError("kid names no known key")
+        return key
+
     def _decoded(self, token: str, keys: Sequence[_Key]) -> dict[str, Any]:
         failure: Exception | None = None
         for key, algorithms in keys:
             try:
-                decoded = jwt.decode_complete(
+                parts = jwt.decode_complete(
                     token,
                     key,
                     algorithms=algorithms,
@@ -237,11 +325,11 @@ class TokenVerifier:
                     },
                 )
                 # The lowest PyJWT that is allowed ignores both. No extension is supported.
-                if "crit" in decoded["header"]:
+                if "crit" in parts["header"]:
                     raise InvalidTokenError("crit requires an unknown extension")
-                if not isinstance(decoded["header"].get("kid", ""), str):
+                if not isinstance(parts["header"].get("kid", ""), str):
                     raise InvalidTokenError("kid is not a string")
-                claims: dict[str, Any] = decoded["payload"]
+                claims: dict[str, Any] = parts["payload"]
                 return claims
             except jwt.ExpiredSignatureError as error:
                 raise ExpiredTokenError(str(error)) from error
@@ -259,7 +347,7 @@ class TokenVerifier:
                 raise InvalidTokenError(str(error)) from error
         if isinstance(failure, jwt.InvalidSignatureError):
             raise _UnknownSignatureError(str(failure)) from failure
-        raise InvalidTokenError(str(failure)) from failure
+        raise InvalidTokenError(str(failure or "no key for this algorithm")) from failure
 
 
 def strip_bearer(value: str | None) -> str | None:
@@ -312,6 +400,16 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         permissions=tuple(permissions),
         expires_at=expires_at,
     )
+
+
+def _claim_at(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim of a name, or else at a path of names; None without one."""
+    if name in claims:
+        return claims[name]
+    found: Any = claims
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _id_claim(claims: Mapping[str, Any], name: str) -> str:
