@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobplane.rules import Finding, Tree, check, rule_names
+from jobplane.rules.artifacts import Contents
 from jobplane.tree.repository import Repository
 from tests.workspace.copies import Built, Copy, copy_here
 
@@ -371,6 +372,19 @@ def test_a_distribution_that_no_import_needs_is_found(built: Built, tmp_path: Pa
     found = tampered(built, tmp_path, connect="import jobplane_keys, jobplane_telemetry, botocore")
     held = {finding.subject for finding in found if "but no module imports it" in finding.message}
     assert held == {"jobplane-parameters", "jobplane-tokens", "pyjwt"}
+
+
+def test_compiled_code_imports_the_packages_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("main.py", "import fast")
+        archive.writestr("fast/__init__.py", "from fast import _core")
+        archive.writestr("fast/_core.abi3.so", b"\x00PyInit__core\x00helper\x00another_one\x00")
+        for name in ("helper", "another", "one"):
+            archive.writestr(f"{name}.py", "")
+    with zipfile.ZipFile(path) as archive:
+        reached = Contents(archive).reached("main")
+    assert reached == {"main", "fast", "fast._core", "helper"}
 
 
 def budgeted(copied: Copy, target: Path, budget: str) -> Repository:

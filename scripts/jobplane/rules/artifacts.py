@@ -5,6 +5,7 @@ every distribution in the zip is in the function's locked closure and is importe
 """
 
 import marshal
+import re
 import zipfile
 from functools import cache
 from pathlib import PurePosixPath
@@ -62,7 +63,11 @@ class Contents:
 
     def _names(self, module: str) -> frozenset[str]:
         name = self.modules[module]
-        return frozenset() if name.endswith(".so") else _names_in(self._archive.read(name), name)
+        data = self._archive.read(name)
+        if not name.endswith(".so"):
+            return _names_in(data, name)
+        # Of the names in compiled code, only those of modules are known.
+        return frozenset(top for top in self.tops if re.search(rb"\b%b\b" % top.encode(), data))
 
 
 def _ancestors(module: str) -> list[str]:
@@ -126,7 +131,7 @@ def _missing(tree: Tree, member: Member, function: Function, contents: Contents)
 
 def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str]) -> Findings:
     path = member.project_path
-    reached = {module.partition(".")[0] for name in own for module in contents.reached(name)}
+    reached = _reached(contents, own)
     for top in sorted(contents.tops - own):
         owners = distributions_of(top)
         if not owners and top in HELPERS:
@@ -140,3 +145,14 @@ def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str
             name = sorted(owners & allowed)[0]
             text = f"the zip contains {top} of {name}, but no module imports it"
             yield Finding(path, 1, f"{text}: remove the dependency that adds it", name, member)
+
+
+def _reached(contents: Contents, start: set[str]) -> set[str]:
+    """The packages that are imported, and those of the same distributions: these come whole."""
+    found: set[str] = set()
+    pending = start
+    while pending:
+        found |= {module.partition(".")[0] for top in pending for module in contents.reached(top)}
+        owners = {owner for top in found for owner in distributions_of(top)}
+        pending = {top for top in contents.tops - found if distributions_of(top) & owners}
+    return found
