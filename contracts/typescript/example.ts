@@ -16,6 +16,9 @@ export function follow(message: ServerMessage, show: (text: string) => void): En
     case "progress":
       show(`${message.percentage.toFixed(0)} % ${message.message}`);
       return null;
+    case "event":
+      for (const event of message.events) show(JSON.stringify(event));
+      return null;
     case "complete":
       return { succeeded: message.success, text: JSON.stringify(message.result) };
     case "error":

@@ -73,6 +73,7 @@ export type ClientRequest =
   | ProcessAssemblyRequest
   | GenerateReportRequest
   | DelayRequest
+  | CountRequest
   | StatusRequest
   | SubscribeRequest
   | UnsubscribeRequest
@@ -83,6 +84,7 @@ export type ServerMessage =
   | ResponseMessage
   | AcknowledgmentMessage
   | ProgressMessage
+  | EventMessage
   | CompleteMessage
   | ErrorMessage
   | PongMessage
@@ -160,6 +162,7 @@ export interface Contracts {
   "socket/client-message": ClientMessage;
   "socket/client-request": ClientRequest;
   "socket/handshake": Handshake;
+  "socket/results/count": CountResult;
   "socket/results/delay": DelayResult;
   "socket/results/echo": Echo;
   "socket/results/generate-report": Report;
@@ -1317,6 +1320,7 @@ export interface RequestState {
   updated_at: string;
   ended_at?: string;
   replay_of?: string;
+  event_count?: number;
   seq: number;
   progress: StoredProgress | null;
   why_waiting?: WhyWaiting;
@@ -1378,6 +1382,7 @@ export interface Subscribed {
   updated_at: string;
   ended_at?: string;
   replay_of?: string;
+  event_count?: number;
   seq: number;
   progress: StoredProgress | null;
   why_waiting?: WhyWaiting;
@@ -1385,6 +1390,19 @@ export interface Subscribed {
   result?: unknown;
   result_omitted?: boolean;
   subscribed: boolean;
+  events?: EventPage;
+}
+/**
+ * Events of a job, the first of which has the number `first`; it has emitted `count`.
+ *
+ * `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
+ */
+export interface EventPage {
+  first: number;
+  events: unknown[];
+  count: number;
+  more: boolean;
+  gap: boolean;
 }
 /**
  * The subscription has ended; also the answer if it did not exist.
@@ -1596,6 +1614,22 @@ export interface Delay {
   transient?: boolean;
 }
 /**
+ * Runs a job that emits numbers, to show how events arrive.
+ */
+export interface CountRequest {
+  id?: string | null;
+  action: "count";
+  payload?: Count;
+  metadata?: AsyncMetadata;
+}
+/**
+ * A job that emits the numbers from 1 to `to` as events, within about `seconds`.
+ */
+export interface Count {
+  to?: number;
+  seconds?: number;
+}
+/**
  * Returns the stored state of a request of the caller.
  */
 export interface StatusRequest {
@@ -1622,12 +1656,14 @@ export interface SubscribeRequest {
 /**
  * Subscribes to a request; the client already has the messages up to `since_seq`.
  *
+ * With `since_event`, the answer has the events after that number: 0 asks for all.
  * `user_id` is the request's owner, if that is another user of the tenant; this needs the
  * permission `tenant:read`.
  */
 export interface Subscribe {
   request_id: string;
   since_seq?: number | null;
+  since_event?: number | null;
   user_id?: string | null;
 }
 /**
@@ -1686,6 +1722,12 @@ export interface ConnectRefusal {
   code: "UNAUTHORIZED" | "RATE_LIMITED" | "INTERNAL_ERROR";
 }
 /**
+ * The result of a `count`.
+ */
+export interface CountResult {
+  to: number;
+}
+/**
  * The result of a `delay` without `fail_at`.
  */
 export interface DelayResult {
@@ -1740,6 +1782,20 @@ export interface ProgressMessage {
   };
 }
 /**
+ * Events that a job has emitted, in order; the first one has the number `first`.
+ *
+ * A job's events are numbered from 1 without gaps. A client that misses one subscribes with
+ * `since_event`. `gap`: events before these are no longer kept.
+ */
+export interface EventMessage {
+  request_id?: string;
+  timestamp: string;
+  type: "event";
+  first: number;
+  events: unknown[];
+  gap: boolean;
+}
+/**
  * The end of a job that succeeded.
  */
 export interface CompleteMessage {
@@ -1751,6 +1807,7 @@ export interface CompleteMessage {
   result: {
     [k: string]: unknown;
   };
+  event_count?: number;
 }
 /**
  * With `seq`: the end of a job that did not succeed. Without: the message was refused.
@@ -1761,6 +1818,7 @@ export interface ErrorMessage {
   type: "error";
   seq?: number;
   error: ErrorBody;
+  event_count?: number;
 }
 /**
  * The answer to `ping`.

@@ -47,6 +47,7 @@ from jobplane_keys import (
     RequestStatus,
     ValidationError,
     checked_input,
+    end_message,
     error_body,
     is_request_id,
     is_terminal_assembly,
@@ -87,6 +88,7 @@ from jobplane_leases import (
 )
 from jobplane_leases.jobs import (
     STEP_ATTRIBUTES,
+    EventError,
     JobCancelledError,
     JobTooLongError,
     JobWaitsError,
@@ -349,11 +351,13 @@ class Job(LeasedJob):
     def written(self, row: Row, progress: Progress | None) -> None:
         if progress:
             metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
-            content = {"percentage": progress.percentage, "message": progress.message, **metadata}
-            message = server_message(
-                "progress", self.request_id, time.time(), seq=self.seq, **content
-            )
+            text = {"percentage": progress.percentage, "message": progress.message, **metadata}
+            message = server_message("progress", self.request_id, time.time(), seq=self.seq, **text)
             self.post(message, self.subscribers, is_progress=True)
+
+    def emitted(self, first: int, events: list[Any]) -> None:
+        message = server_message("event", self.request_id, time.time(), first=first, events=events)
+        self.post(message, self.subscribers)
 
     def late(self, error: Exception) -> None:
         telemetry.warning("progress not written yet", error=type(error).__name__)
@@ -565,14 +569,13 @@ def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "reque
 
 def terminal_message(row: Row) -> Row:
     """The last message of a request: `complete` or `error`."""
-    request_id, seq, now = row["request_id"], row["seq"], time.time()
     if "error" in row:
-        return server_message("error", request_id, now, seq=seq, error=row["error"])
+        return end_message(row, time.time())
     if "result_key" in row:
         result: Any = {"url": sign_download(row["result_key"])}
     else:
         result = shown_result(row, row["result"], sign_download)
-    return server_message("complete", request_id, now, seq=seq, success=True, result=result)
+    return end_message(row, time.time(), result)
 
 
 def stored_result(job: Job, result: Row) -> Row:
@@ -1005,6 +1008,16 @@ def delay(job: Job) -> Row:
     return {"seconds": payload["seconds"], "steps": steps}
 
 
+@action("count")
+def count(job: Job) -> Row:
+    """Emits the numbers from 1 on; a later attempt goes on after those that are stored."""
+    payload = job.payload()
+    for number in range(job.event_count + 1, payload["to"] + 1):
+        job.emit(number)
+        job.sleep(payload["seconds"] / payload["to"])
+    return {"to": payload["to"]}
+
+
 @action("echo")
 def echo(job: Job) -> Row:
     """Returns the payload."""
@@ -1221,7 +1234,7 @@ def fail(job: Job, error: Exception, retryable: bool) -> None:
         code, text = ErrorCode.TIMEOUT, "The job takes longer than a worker may run"
     elif isinstance(error, JobTooLongError):
         code, text = ErrorCode.TIMEOUT, f"The job takes longer than {MAX_JOB_SECONDS} seconds"
-    elif isinstance(error, StepError | TransientError):
+    elif isinstance(error, EventError | StepError | TransientError):
         code, text = ErrorCode.PROCESSING_FAILED, str(error)
     elif retryable:
         code, text = ErrorCode.SERVICE_UNAVAILABLE, "The job failed several times"

@@ -42,6 +42,7 @@ from jobplane_keys import (
     assembly_id,
     connection_id_of,
     connections_table,
+    end_message,
     error_body,
     from_item,
     is_request_id,
@@ -79,6 +80,7 @@ from jobplane_leases import (
     RequestLease,
     enqueue_request,
     is_payload_of,
+    read_events,
     read_payload,
     store_payload,
     transact,
@@ -748,6 +750,12 @@ def delay(request: Request) -> Message:
     return {}
 
 
+@action("count", mode="async", payload="Count")
+def count(request: Request) -> Message:
+    """Runs a job that emits numbers, to show how events arrive."""
+    return {}
+
+
 @action("status", payload="RequestReference")
 def status(request: Request) -> Message:
     """Returns the stored state of a request of the caller."""
@@ -759,7 +767,10 @@ def subscribe(request: Request) -> Message:
     """Returns the state of a request, and sends its later messages."""
     owner, target = listened_owner(request), request.payload.request_id
     listening = listen(owner, request, target)
-    state = fitting(state_of(request_of(owner, target, request.now)))
+    row = request_of(owner, target, request.now)
+    state = fitting(state_of(row))
+    if (since := request.payload.since_event) is not None:
+        state["events"] = read_events(dynamodb, REQUESTS, row, since, request.now)
     return state | {"subscribed": listening and state["status"] not in TERMINAL_STATUSES}
 
 
@@ -781,20 +792,15 @@ def cancel(request: Request) -> Message:
         row = request_of(request.owner, target, request.now)
         if row["status"] in TERMINAL_STATUSES:
             return {"request_id": target, "status": row["status"].lower()}
-        # After an earlier attempt, a worker must clean up.
-        begun = row["attempts"] > 0 and "assembly_id" in row
+        # After an earlier attempt, also one that does not count, a worker must clean up.
+        begun = "started_at" in row and "assembly_id" in row
         if row["status"] not in {RequestStatus.PENDING, RequestStatus.SCHEDULED} or begun:
             if lease.ask_to_cancel():
                 if row["status"] == RequestStatus.RETRYING:
                     lease.requeue(request.now)  # a worker ends it now if none keeps it
                 return {"request_id": target, "status": "cancelling"}
         elif ended := lease.cancel(row, error, request.now):
-            announce(
-                ended,
-                server_message(
-                    "error", target, request.now, seq=ended["seq"], error=ended["error"]
-                ),
-            )
+            announce(ended, end_message(ended, request.now))
             return {"request_id": target, "status": "cancelled"}
 
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import re
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,11 @@ from jobplane_client import (
     StatusClient,
     progress_message,
 )
+from jobplane_keys import iso_time, owner_key
+from jobplane_leases import RequestLease, store_events
 from jobplane_models.assemblies import AssemblyDocument
-from jobplane_models.messages import CompleteMessage, ProgressMessage
-from tests.e2e.deployed import Deployed, unique
+from jobplane_models.messages import CompleteMessage, EventMessage, ProgressMessage
+from tests.e2e.deployed import Deployed, unique, until
 
 pytestmark = pytest.mark.e2e
 
@@ -62,6 +67,50 @@ def cut(socket: JobSocket) -> None:
     """Abort the socket's connection."""
     assert socket._connection is not None
     socket._connection.transport.abort()
+
+
+async def test_all_events_arrive_once_over_lost_connections(deployed: Deployed) -> None:
+    """No post of them arrives, since this worker sends none: the socket asks for them."""
+    user = unique("user")
+    owner, now = owner_key("acme", user), time.time()
+    deployed.put(
+        "requests",
+        {
+            "owner": owner, "request_id": "job", "tenant_id": "acme", "action": "delay",
+            "status": "PROCESSING", "attempts": 1, "max_attempts": 4, "cancel_requested": False,
+            "subscriber_count": 0, "lease_owner": "worker", "lease_until": int(now) + 600,
+            "created_at": iso_time(now), "updated_at": iso_time(now), "ttl": int(now) + 3600,
+            "connection_id": "none", "payload": "{}", "metadata": {}, "on_disconnect": "detach",
+        },
+    )  # fmt: skip
+    table = deployed.info["tables"]["requests"]
+    lease = RequestLease(deployed.dynamodb, table, owner, "job")
+    numbers, heard, row = range(60), list[int](), dict[str, Any]()
+    url, token = deployed.info["websocket_url"], deployed.token(user, "acme")
+
+    async with JobSocket(url, token, ping_every=0.5) as socket:
+
+        async def listen() -> None:
+            async for message in socket.follow("job"):
+                if isinstance(message, EventMessage):
+                    heard.extend(event["number"] for event in message.events)
+
+        listening = asyncio.create_task(listen())
+
+        def has(count: int) -> bool:
+            return len(heard) >= count
+
+        for number in numbers:
+            event = json.dumps({"number": number, "text": "x" * 100})
+            stored = partial(store_events, lease, "worker", row, [event], time.time())
+            row = await asyncio.to_thread(stored)
+            if number % 20 == 10:
+                await until(partial(has, number), "the events before")
+                if socket._connection is not None:
+                    cut(socket)
+        lease.finish("worker", {"status": "COMPLETED", "seq": 1, "result": "{}"}, time.time())
+        await listening
+    assert heard == list(numbers)
 
 
 async def test_run_raises_for_a_job_cancelled_by_another_socket(deployed: Deployed) -> None:

@@ -68,13 +68,32 @@ class Job:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     listeners: set[int] = field(default_factory=set)
+    events: list[Any] = field(default_factory=list)
+    # The places of events that are no longer kept.
+    lost: frozenset[int] = frozenset()
+
+    def page(self, since: int) -> dict[str, Any]:
+        """What a subscription answers of the events: two at a time."""
+        kept = [number for number in range(since, len(self.events)) if number not in self.lost]
+        first = kept[0] if kept else len(self.events)
+        end = next((n for n in range(first, first + 2) if n not in kept), first + 2)
+        return {
+            "events": {
+                "first": first + 1,
+                "events": self.events[first:end],
+                "count": len(self.events),
+                "more": end < len(self.events),
+                "gap": first > since,
+            }
+        }
 
     def state(self) -> dict[str, Any]:
         """The answer to a subscription."""
         state = {"request_id": self.id, "status": self.status, "seq": self.seq}
         ends = {"result": self.result, "error": self.error}
         known = {name: value for name, value in ends.items() if value is not None}
-        return state | {"progress": self.progress} | known
+        emitted = {"event_count": len(self.events)} if self.events else {}
+        return state | {"progress": self.progress} | known | emitted
 
 
 class SocketService:
@@ -149,13 +168,29 @@ class SocketService:
         if not lost:
             await self.tell(job, type="progress", seq=job.seq, percentage=percentage, message="on")
 
+    async def emit(
+        self, request_id: str, first: int, events: list[Any], *, lost: bool = False
+    ) -> None:
+        job = self.jobs[request_id]
+        job.status = "PROCESSING"
+        job.events[first - 1 :] = events
+        if not lost:
+            await self.tell(job, type="event", first=first, events=events)
+
     async def complete(
-        self, request_id: str, result: dict[str, Any] | None = None, *, lost: bool = False
+        self,
+        request_id: str,
+        result: dict[str, Any] | None = None,
+        *,
+        lost: bool = False,
+        **more: Any,
     ) -> None:
         job = self.jobs[request_id]
         job.status, job.seq, job.result = "COMPLETED", job.seq + 1, result or {}
         if not lost:
-            await self.tell(job, type="complete", seq=job.seq, success=True, result=job.result)
+            await self.tell(
+                job, type="complete", seq=job.seq, success=True, result=job.result, **more
+            )
 
     async def fail(self, request_id: str, code: str, *, lost: bool = False) -> None:
         job = self.jobs[request_id]
@@ -230,8 +265,12 @@ class SocketService:
             if job is None:
                 error = {"code": "NOT_FOUND", "message": "The request does not exist"}
                 return {"type": "error", "error": error}
+            if "since_event" in payload and not job.events:  # as a service that knows no events
+                error = {"code": "VALIDATION_ERROR", "message": "The payload is not valid"}
+                return {"type": "error", "error": error}
             job.listeners.add(number)
-            return {"type": "response", "success": True, "data": job.state()}
+            page = job.page(payload["since_event"]) if "since_event" in payload else {}
+            return {"type": "response", "success": True, "data": job.state() | page}
         known = self.jobs.get(request_id)
         if known is None:
             self.jobs[request_id] = Job(request_id, action, number)

@@ -26,6 +26,7 @@ from jobplane_models.messages import (
     AcknowledgmentMessage,
     CompleteMessage,
     ErrorMessage,
+    EventMessage,
     ProgressMessage,
     ResponseMessage,
 )
@@ -853,3 +854,58 @@ def test_any_json_message_can_be_read(message: dict[str, Any]) -> None:
 def test_any_frame_can_be_read(raw: str | bytes) -> None:
     message = parse_message(raw)
     assert message is None or isinstance(message, UnknownMessage | ResponseMessage | ErrorMessage)
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (2,), (3,), (1, 2, 3), (2, 3)])
+@pytest.mark.parametrize("cut", [False, True])
+async def test_all_events_arrive_once_and_in_order(
+    line: Line, lost: tuple[int, ...], cut: bool
+) -> None:
+    """Whatever posts are lost, also with the connection, and when pages are small."""
+    texts, heard = [f"line {number}" for number in range(1, 8)], []
+    task = await line.run(id="j1", on_event=heard.append)
+    await line.socket.request("echo")
+    batches = [(1, texts[:2]), (3, texts[2:3]), (4, texts[3:])]
+    for number, (first, events) in enumerate(batches, 1):
+        if cut and number == 2:
+            await line.cut()
+        await line.emit("j1", first, events, lost=number in lost)
+        if number == 1:  # as a repeated delivery
+            await line.emit("j1", first, events, lost=number in lost)
+    await line.complete("j1", {"n": 1}, event_count=len(texts))
+    assert await task == {"n": 1}
+    assert heard == texts
+
+
+async def test_events_that_are_gone_are_left_out(line: Line) -> None:
+    """Also from the middle and at the end; the others arrive in order."""
+    heard: list[Any] = []
+    task = await line.run(id="j1", on_event=heard.append)
+    await line.socket.request("echo")
+    await line.emit("j1", 1, ["a", "b", "c", "d", "e"], lost=True)
+    line.jobs["j1"].lost = frozenset({1, 4})
+    await line.complete("j1", {"n": 1}, event_count=5)
+    assert await task == {"n": 1}
+    assert heard == ["a", "c", "d"]
+
+
+async def test_events_without_a_listener_are_not_asked_for(line: Line) -> None:
+    """The job's end arrives without them."""
+    task = await line.run(id="j1")
+    await line.socket.request("echo")
+    await line.emit("j1", 1, ["a"], lost=True)
+    await line.complete("j1", {"n": 1}, event_count=1)
+    assert await task == {"n": 1}
+    assert not any("since_event" in sent.get("payload", {}) for _, sent in line.received)
+
+
+async def test_a_job_is_followed_from_an_event_on(line: Line) -> None:
+    """As a process does that has stored how far it has come."""
+    await line.send()
+    (job,) = line.jobs
+    await line.emit(job, 1, ["a", "b", "c"])
+    async with line.open() as socket:
+        async for message in socket.follow(job, since_event=2):
+            assert isinstance(message, EventMessage)
+            assert (message.first, message.events) == (3, ["c"])
+            break

@@ -110,6 +110,8 @@ for _ in range(15):
         (payloads.Delay, {}, "seconds", 60),
         (payloads.Delay, {}, "steps", 1000),
         (payloads.Delay, {}, "fail_at", 1000),
+        (payloads.Count, {}, "to", 100_000),
+        (payloads.Subscribe, {"request_id": "r"}, "since_event", 2**53),
     ],
 )
 def test_a_number_of_a_payload_is_a_number_within_its_bounds(

@@ -48,6 +48,7 @@ REQ_1: Row = {"request_id": "req-1"}
 NAMES = [
     "callback",
     "cancel",
+    "count",
     "create_upload",
     "delay",
     "echo",
@@ -1287,6 +1288,13 @@ def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack, list
         assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
 
 
+def test_the_end_of_a_cancelled_request_counts_its_events(router: Router, stack: Stack) -> None:
+    """So that a client asks for those of an earlier attempt that it has missed."""
+    stack.put("requests", request(attempts=1, event_count=2, event_tail="1,2"))
+    assert router.cancel() == "cancelled"
+    assert stack.sockets.posts[-1][1]["event_count"] == 2
+
+
 @pytest.mark.parametrize("field", [None, "token_expires_at", "ttl", "connected_at"])
 def test_a_listener_without_rights_is_not_told_of_a_cancellation(
     router: Router, stack: Stack, listener: None, field: str | None
@@ -1411,9 +1419,13 @@ def test_a_token_is_returned(
     assert (stored["status"], json.loads(stored["callback_answer"])) == ("PENDING", payload)
 
 
-def test_a_waiting_assembly_is_cancelled_by_a_worker(router: Router, stack: Stack) -> None:
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_waiting_assembly_is_cancelled_by_a_worker(
+    router: Router, stack: Stack, attempts: int
+) -> None:
     """The worker must end the document."""
-    stack.put("requests", request(attempts=1, assembly_id="a" * 64, action="process_assembly"))
+    begun = {"started_at": iso(time.time()), "attempts": attempts}  # 0: it was handed over
+    stack.put("requests", request(assembly_id="a" * 64, action="process_assembly", **begun))
     assert router.cancel() == "cancelling"
     row = stack.request()
     assert (row["status"], row["cancel_requested"]) == ("PENDING", True)

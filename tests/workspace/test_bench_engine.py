@@ -1,10 +1,12 @@
 """The simulated queue, the killed workers and the ratios of the engine's measurements."""
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from jobplane.bench import rate
+from jobplane.bench import drops, rate
 from jobplane.bench._engine import most_at_once
 from jobplane.bench._fair_queue import Queue, Sent
 from jobplane.bench.flood import report, simulated
@@ -69,6 +71,40 @@ def test_the_report_of_a_flood_says_whether_the_goal_is_met() -> None:
     document = report(measured, given)
     assert [row[-1] for row in document.tables[0].rows] == ["–", "no"]
     assert document.tables[0].rows[1][-2] == 1.67
+
+
+def test_the_report_of_drops_counts_what_arrives_once() -> None:
+    given = {"events": 4, "seconds": 1.0, "longest": 2.0}
+    heard = {drops.SOCKET: [[1, 2, 3, 4]], drops.PLAIN: [[1, 4, 4]]}
+    found = drops.report(heard, [0.5, 1.0], given)
+    assert [row[1:] for row in found.tables[0].rows] == [
+        (4, 4, "100.0 %", 0, "yes"), (4, 2, "50.0 %", 1, "yes"),
+    ]  # fmt: skip
+    assert found.faults == []
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 4], [1, 2, 3, 3, 4], [1, 3, 2, 4]])
+def test_an_event_that_is_missed_repeated_or_late_is_a_fault(numbers: list[int]) -> None:
+    given = {"events": 4, "seconds": 1.0, "longest": 2.0}
+    found = drops.report({drops.SOCKET: [numbers], drops.PLAIN: [[]]}, [], given)
+    assert found.faults == [f"round 1: {len(numbers)} events, not 1 to 4 in order"]
+
+
+async def test_a_line_that_is_down_ends_its_connections_and_takes_no_others() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(2))
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+        async with drops.line_to(url) as (line, way):
+            port = int(way.rpartition(":")[2].removesuffix("/x"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hi")
+            assert await reader.readexactly(2) == b"hi"
+            line.is_down = True
+            refused, _ = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionResetError):
+                assert await refused.read() == b""
 
 
 def test_lanes_and_kills_are_options_of_a_load() -> None:

@@ -315,6 +315,7 @@ PAYLOADS = {
         fail_at=st.sampled_from([1, None]),
         transient=st.booleans(),
     ),
+    "count": inputs(to=st.sampled_from([1, 10.0]), seconds=st.sampled_from([0, 1.5])),
     "status": inputs(**REFERENCE),
     "subscribe": inputs(**REFERENCE, **OTHER, since_seq=st.sampled_from([0, 3.0])),
     "unsubscribe": inputs(**REFERENCE, **OTHER),

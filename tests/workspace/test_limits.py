@@ -16,6 +16,7 @@ from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
 from jobplane_keys import schedules
 from jobplane_leases import callbacks
+from jobplane_leases._events import MAX_EVENT_BYTES, MAX_EVENTS, MAX_EVENTS_BYTES
 from jobplane_leases.jobs import MAX_STEP_BYTES, MAX_STEPS
 from jobplane_models import payloads
 from jobplane_models._base import MAX_OBJECT_BYTES
@@ -83,6 +84,10 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
             f"{stage['maxJobSeconds'] // HOUR} h from its first start"
         ),
         "steps of a job": f"{MAX_STEPS:,}, with results of {MAX_STEP_BYTES // MIB} MiB of JSON",
+        "events of a job": (
+            f"{MAX_EVENTS:,}, with {MAX_EVENTS_BYTES // MIB} MiB of JSON;"
+            f" {MAX_EVENT_BYTES // 1024} KB each; kept for a day"
+        ),
         "a batch of the stream of `requests`": (
             f"{stream['maximumRetryAttempts'] + 1} deliveries, within an hour"
         ),
@@ -146,7 +151,9 @@ def test_documented_bounds_are_those_of_the_code(stack: InProcess) -> None:
             f"{payloads.MAX_REPORT_DAYS + 1}, from {payloads.FIRST_DAY.year}"
             f" to {payloads.LAST_DAY.year}"
         ),
-        "`seconds` of a `delay`": f"0 to {payloads.MAX_DELAY_SECONDS}",
+        "`seconds` of a `delay` or a `count`; `to` of a `count`": (
+            f"0 to {payloads.MAX_DELAY_SECONDS}; 1 to {payloads.MAX_COUNT:,}"
+        ),
         "output of a robot's run": (
             f"{robots.MAX_GROWTH} times what it has read, or {robots.SMALL_OUTPUT_BYTES // MIB} MiB"
         ),

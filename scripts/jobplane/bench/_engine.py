@@ -1,4 +1,4 @@
-"""What measurements of the engine do to a stage: limits of lanes, and killed workers."""
+"""The stage of a measurement of the engine: its own, with limits of lanes, or killed workers."""
 
 import asyncio
 import random
@@ -6,14 +6,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import click
 import psutil
 
 from jobplane.bench._usage import FUNCTION_VARIABLE
+from jobplane.deploy.local_stage import down, up
 from jobplane.stage.stages import Stage
+from jobplane.tree.repository import Repository
 from jobplane_keys import parse_iso_time
 
 SLOTS = "MAX_RUNNING_PER_TENANT"
 KILLED = ("dispatch", "processor", "router")
+
+
+@contextmanager
+def own_stage(name: str) -> Iterator[Stage]:
+    """A stage that is up for one measurement."""
+    stage = Stage(Repository.here(), name)
+    if stage.read_state() is not None:
+        raise click.UsageError(f"stage {name!r} is up; name one that is not: --stage NAME")
+    up(stage)
+    try:
+        yield stage
+    finally:
+        down(stage)
 
 
 @contextmanager

@@ -11,16 +11,14 @@ from typing import Any
 import click
 
 from jobplane.bench._crowd import Crowd, Member, gathered
-from jobplane.bench._engine import slots_of_tenants
+from jobplane.bench._engine import own_stage, slots_of_tenants
 from jobplane.bench._fair_queue import Queue, Sent
 from jobplane.bench._ledger import Entry, percentiles
 from jobplane.bench._report import Report, Table, reported
-from jobplane.deploy.local_stage import down, up
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
 from jobplane.terminal.console import note
-from jobplane.tree.repository import Repository
 
 STRANGERS = 24
 SHORT = {"seconds": 0.2, "steps": 1}
@@ -69,16 +67,8 @@ def command(stage: str, *, small: bool, **given: Any) -> Report:
     """
     if small:
         given |= {"jobs": 200, "long_seconds": 12.0, "window": 8.0, "rounds": 1}
-    repository = Repository.here()
-    own = Stage(repository, stage)
-    if own.read_state() is not None:
-        raise click.UsageError(f"stage {stage!r} is up; name one that is not: --stage NAME")
-    up(own)
-    try:
-        with slots_of_tenants(own, given["slots"]):
-            measured = asyncio.run(_measure(own, given))
-    finally:
-        down(own)
+    with own_stage(stage) as own, slots_of_tenants(own, given["slots"]):
+        measured = asyncio.run(_measure(own, given))
     return report(measured, given)
 
 

@@ -50,6 +50,7 @@ class SocketAction:
 SOCKET_ACTIONS = (
     SocketAction("callback", requests.CallbackRequest, answers.CallbackReturned),
     SocketAction("cancel", requests.CancelRequest, answers.Cancelled),
+    SocketAction("count", requests.CountRequest, result=answers.CountResult),
     SocketAction("create_upload", requests.CreateUploadRequest, answers.CreatedUpload),
     SocketAction("delay", requests.DelayRequest, result=answers.DelayResult),
     SocketAction("echo", requests.EchoRequest, answers.Echo, answers.Echo),

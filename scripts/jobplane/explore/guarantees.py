@@ -5,6 +5,7 @@ A guarantee is a class whose docstring is its sentence. `changed` sees each chan
 worker that is killed after it has stored an end posts nothing.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import ClassVar
@@ -363,6 +364,48 @@ class StepsKept(Guarantee):
         is_worker = new.get("lease_owner") == f"invocation-{change.process}"
         if before != after and not (is_worker and new["status"] == "PROCESSING"):
             raise self.broken(f"{change.task} stores steps of {new['request_id']}, not having it.")
+
+
+class EventsKept(Guarantee):
+    """The events of a job are stored by the worker that has it, are numbered without a gap, and
+    stay as they are; listeners hear what is stored.
+    """
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table == "events" and old and new:
+            raise self.broken(f"{change.task} changes {old['events']} to {new['events']}.")
+        if change.table != "requests" or not old or not new:
+            return
+        before, after = old.get("event_count", 0), new.get("event_count", 0)
+        if after < before:
+            raise self.broken(f"{change.task} sets the count from {before} to {after}.")
+        kept, tail = old.get("event_tail", ""), new.get("event_tail", "")
+        if kept != tail and (before == after or (tail and not tail.startswith(kept))):
+            raise self.broken(f"{change.task} changes the newest events from {kept} to {tail}.")
+        is_worker = old.get("lease_owner") == f"invocation-{change.process}"
+        if before != after and not (is_worker and new["status"] == "PROCESSING"):
+            raise self.broken(f"{change.task} stores events of {new['request_id']}, not having it.")
+
+    def rested(self) -> None:
+        stored: dict[str, list[object]] = {}
+        for row in sorted(self.world.rows("events"), key=lambda row: row["first"]):
+            events = stored.setdefault(row["owner"].rpartition("#")[2], [])
+            if row["first"] != len(events) + 1:
+                raise self.broken(f"{row['first']} follows {len(events)} events.")
+            events += json.loads(row["events"])
+        for row in self.world.rows("requests"):
+            newest = json.loads(f"[{row.get('event_tail', '')}]")
+            stored[row["request_id"]] = [*stored.get(row["request_id"], ()), *newest]
+            count, found = row.get("event_count", 0), len(stored[row["request_id"]])
+            if count != found:
+                raise self.broken(f"{row['request_id']} counts {count} events of {found}.")
+        for connection_id, message in self.world.sockets.heard:
+            if message["type"] == "event":
+                first, events = message["first"], message["events"]
+                kept = stored[message["request_id"]][first - 1 :][: len(events)]
+                if events != kept:
+                    raise self.broken(f"{connection_id} hears {events}, {kept} are stored.")
 
 
 class SubscribersCounted(Guarantee):

@@ -13,6 +13,7 @@ from unittest.mock import patch
 from botocore.exceptions import BotoCoreError, ClientError
 
 import jobplane_keys.lanes
+import jobplane_leases._requests
 from jobplane.explore.search import Play, Scenario
 from jobplane.explore.services import Message
 from jobplane.explore.tables import Row
@@ -248,6 +249,58 @@ def hand_over(world: World) -> Holds:
             one, two = json.loads(ended["result"])
             assert one.startswith("one") and two.startswith("two"), ended
             assert {one, two} <= {*ran}, "a result is of no step that ran"
+
+    return holds
+
+
+@scenario("events", *JOBS)
+def events(world: World) -> Holds:
+    """A job emits events in a step and after it, in an attempt that fails and one that does not;
+    its row has room for two. The sweeper comes.
+
+    The second attempt begins at once, and waits before it emits, so that late writes of the first
+    one come in between; those of others come between two attempts.
+    """
+    world.replaced(jobplane_leases._requests, "MAX_TAIL_BYTES", 60)
+    processor = world.stage.module("processor")
+    world.replaced(processor, "backoff_seconds", lambda attempt: attempt - 1.0)
+
+    def run(job: Any) -> Any:
+        if job.row["attempts"] > 1:
+            job.sleep(60)
+        job.emit([job.attempt, "begin"])
+
+        def step() -> str:
+            job.emit([job.attempt, "step"])
+            return str(job.attempt)
+
+        ran = job.step("one", step)
+        job.emit([job.attempt, "end"])
+        if job.row["attempts"] == 1:
+            job.flush()
+            raise processor.TransientError("once")
+        return {"ran": ran, "attempt": job.attempt}
+
+    processor.ACTIONS["in steps"] = run
+    in_steps(world, world.connect("origin"))
+    world.sweep()
+
+    def holds() -> None:
+        (ended,) = world.rows("requests")
+        emitted = jobplane_leases.read_events(
+            world.stage.client("dynamodb"), world.stage.table("requests"), ended, 0, world.now
+        )["events"]
+        attempts = list(dict.fromkeys(attempt for attempt, _ in emitted))
+        assert emitted == sorted(emitted, key=lambda event: attempts.index(event[0])), emitted
+        steps = [attempt for attempt, what in emitted if what == "step"]
+        for attempt in attempts:
+            of_attempt = [what for each, what in emitted if each == attempt]
+            whole = ["begin", *["step"] * (attempt in steps), "end"]
+            assert of_attempt == whole[: len(of_attempt)], emitted
+        if ended["status"] == "COMPLETED":
+            result = json.loads(ended["result"])
+            assert emitted[-1] == [result["attempt"], "end"], emitted
+            assert steps[-1] == result["ran"], emitted
 
     return holds
 

@@ -211,8 +211,8 @@ def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, R
     if kind == "PutItem" and not of_claims and "now" in given:
         row = state_part(part["Item"])
         return "Enqueue", {**given, "set": row, "write_id": row.get("write_id")}
-    if kind == "PutItem" and "payload" in part["Item"]:
-        return None  # a payload that lives apart from its row
+    if kind in {"PutItem", "Put"} and part["Item"].keys() & {"payload", "events"}:
+        return None  # a payload or events that live apart from their row
     if kind == "ConditionCheck":
         return ("BeginDocument", given) if "me" in given else None
     if kind not in {"UpdateItem", "Update"}:

@@ -14,6 +14,7 @@ import {
   Session,
   type SessionOptions,
   type Token,
+  type Watcher,
 } from "./session.js";
 
 /** Browsers send a message as one frame, and API Gateway refuses a larger one. */
@@ -32,6 +33,8 @@ export interface StartOptions {
 
 export interface WaitOptions {
   onProgress?: (progress: ProgressMessage) => void;
+  /** Called with each event that the job emits: all of them, in order, once. */
+  onEvent?: (event: unknown) => void;
   /** Stops waiting; the job goes on. */
   signal?: AbortSignal;
 }
@@ -39,6 +42,8 @@ export interface WaitOptions {
 export interface SubscribeOptions {
   /** Leaves out the messages up to this number. */
   sinceSeq?: number;
+  /** Leaves out the events up to this number. */
+  sinceEvent?: number;
   /** The job's owner, if that is another user of the tenant. */
   userId?: string;
 }
@@ -120,10 +125,11 @@ export class Jobplane {
   subscribe(
     requestId: string,
     listener: Listener,
-    { sinceSeq = 0, userId }: SubscribeOptions = {},
+    { sinceSeq = 0, sinceEvent = 0, userId }: SubscribeOptions = {},
     failed: (error: Error) => void = () => {},
   ): () => void {
-    return this.session.subscribe(requestId, sinceSeq, userId, { message: listener, failed });
+    const watcher = { message: listener, failed, events: true };
+    return this.session.subscribe(requestId, sinceSeq, sinceEvent, userId, watcher);
   }
 
   /** Closes the connection. Jobs go on; what waits is rejected with a ConnectionLostError. */
@@ -176,9 +182,7 @@ export class Jobs {
       await this.start(action, payload, { id, ...(metadata && { metadata }) });
       return (await this.wait(id, waiting)) as Result<A>;
     }
-    const end = await ended(waiting, (message, failed) =>
-      this.session.send(id, frame, { message, failed }),
-    );
+    const end = await ended(waiting, (watcher) => this.session.send(id, frame, watcher));
     return settled(end, action) as Result<A>;
   }
 
@@ -188,8 +192,9 @@ export class Jobs {
    * has no such job.
    */
   async wait(id: string, options: WaitOptions & SubscribeOptions = {}): Promise<unknown> {
-    const end = await ended(options, (message, failed) =>
-      this.session.subscribe(id, options.sinceSeq ?? 0, options.userId, { message, failed }),
+    const { sinceSeq = 0, sinceEvent = 0, userId } = options;
+    const end = await ended(options, (watcher) =>
+      this.session.subscribe(id, sinceSeq, sinceEvent, userId, watcher),
     );
     return settled(end, id);
   }
@@ -236,8 +241,8 @@ function encoded(
 
 /** The last message of what `watch` watches. */
 function ended(
-  { onProgress, signal }: WaitOptions,
-  watch: (listener: Listener, failed: (error: Error) => void) => () => void,
+  { onProgress, onEvent, signal }: WaitOptions,
+  watch: (watcher: Watcher) => () => void,
 ): Promise<End> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
@@ -245,18 +250,20 @@ function ended(
       stop();
       reject(signal?.reason);
     };
-    const stop = watch(
-      (message) => {
+    const stop = watch({
+      events: onEvent !== undefined,
+      message: (message) => {
         if (message.type === "progress") onProgress?.(message);
+        if (message.type === "event") for (const event of message.events) onEvent?.(event);
         if (!isEnd(message)) return;
         signal?.removeEventListener("abort", aborted);
         resolve(message);
       },
-      (error) => {
+      failed: (error) => {
         signal?.removeEventListener("abort", aborted);
         reject(error);
       },
-    );
+    });
     signal?.addEventListener("abort", aborted, { once: true });
   });
 }

@@ -1,4 +1,4 @@
-import type { RequestState, ServerMessage } from "./contracts.js";
+import type { EventMessage, ServerMessage, Subscribed } from "./contracts.js";
 import { ConnectionLostError, RefusedError } from "./errors.js";
 import { isEnd, isGatewayError, missed, newId, now, parse, refusal } from "./protocol.js";
 
@@ -35,7 +35,9 @@ export interface SessionOptions {
 
 export type Listener = (message: ServerMessage) => void;
 
-interface Watcher {
+export interface Watcher {
+  /** Whether it wants the job's events; without it, missed ones are not asked for. */
+  events?: boolean;
   message: Listener;
   failed: (error: Error) => void;
 }
@@ -51,6 +53,10 @@ interface Request {
   sentOn: number;
   sentAgain: boolean;
   lastSeq: number;
+  /** The number of the last event that was passed on. */
+  lastEvent: number;
+  /** So many events the service is known to have; one that knows none refuses `since_event`. */
+  knownEvents: number;
   latest: ServerMessage | null;
   quiet: boolean;
   retries: number;
@@ -116,17 +122,18 @@ export class Session {
 
   /** Sends a request, or watches it if it is known. Returns a function that stops watching. */
   send(id: string, frame: string, watcher: Watcher): () => void {
-    return this.watch(id, frame, undefined, -1, watcher);
+    return this.watch(id, frame, undefined, -1, 0, watcher);
   }
 
   /** Watches a job that somebody has sent. */
   subscribe(
     id: string,
     sinceSeq: number,
+    sinceEvent: number,
     userId: string | undefined,
     watcher: Watcher,
   ): () => void {
-    return this.watch(id, null, userId, sinceSeq > 0 ? sinceSeq : -1, watcher);
+    return this.watch(id, null, userId, sinceSeq > 0 ? sinceSeq : -1, sinceEvent, watcher);
   }
 
   close(error: Error = new ConnectionLostError("the client was closed")): void {
@@ -146,6 +153,7 @@ export class Session {
     frame: string | null,
     userId: string | undefined,
     lastSeq: number,
+    lastEvent: number,
     watcher: Watcher,
   ): () => void {
     if (this.failure) throw this.failure;
@@ -165,6 +173,8 @@ export class Session {
       sentOn: 0,
       sentAgain: false,
       lastSeq,
+      lastEvent,
+      knownEvents: 0,
       latest: null,
       quiet: false,
       retries: 0,
@@ -320,7 +330,9 @@ export class Session {
         const id = newId();
         this.subscribing.set(id, request.id);
         const { id: request_id, userId: user_id, lastSeq } = request;
-        const payload = { request_id, since_seq: Math.max(lastSeq, 0), user_id };
+        const since_event =
+          wantsEvents(request) && request.knownEvents ? request.lastEvent : undefined;
+        const payload = { request_id, since_seq: Math.max(lastSeq, 0), since_event, user_id };
         this.transmit({ id, action: "subscribe", payload });
       } else {
         request.sentAgain ||= request.sentOn !== 0;
@@ -360,15 +372,49 @@ export class Session {
     if (!target) this.deliver(request, message);
     else if (message.type === "error")
       this.deliver(request, { ...message, request_id: request.id });
-    else if (message.type === "response") this.resume(request, message.data);
+    else if (message.type === "response")
+      this.resume(request, message.data as unknown as Subscribed);
   }
 
-  private resume(request: Request, data: object): void {
+  private resume(request: Request, state: Subscribed): void {
     request.quiet = request.expired = false;
     request.retries = 0;
-    for (const message of missed(data as RequestState, request.lastSeq)) {
-      this.deliver(request, message);
+    const { lastEvent, knownEvents } = request;
+    request.knownEvents = Math.max(knownEvents, state.event_count ?? 0);
+    if (state.events) {
+      const { first, events, gap } = state.events;
+      const head = { request_id: request.id, timestamp: state.updated_at };
+      this.receiveEvents(request, { ...head, type: "event", first, events, gap });
     }
+    if (missesEvents(request)) {
+      // Without any in the answer, the next one may have some later.
+      const isStuck = knownEvents > 0 && request.lastEvent === lastEvent;
+      this.again(request, isStuck ? backoffBase : 0);
+      return;
+    }
+    for (const message of missed(state, request.lastSeq)) this.deliver(request, message);
+  }
+
+  /** Passes on the events that follow those before; asks for what is missing. */
+  private receiveEvents(request: Request, message: EventMessage): void {
+    request.acknowledged = true;
+    const { first, events, gap } = message;
+    request.knownEvents = Math.max(request.knownEvents, first + events.length - 1);
+    if (!wantsEvents(request)) return;
+    if (gap) request.lastEvent = Math.max(request.lastEvent, first - 1);
+    const known = request.lastEvent + 1 - first;
+    if (known < 0) {
+      this.askForEvents(request);
+      return;
+    }
+    if (events.length <= known && !(gap && !events.length)) return;
+    request.lastEvent = Math.max(request.lastEvent, first + events.length - 1);
+    this.pass(request, { ...message, first: first + known, events: events.slice(known) });
+  }
+
+  private askForEvents(request: Request): void {
+    request.acknowledged = true;
+    if (![...this.subscribing.values()].includes(request.id)) this.again(request, 0);
   }
 
   private deliver(request: Request, message: ServerMessage): void {
@@ -383,6 +429,18 @@ export class Session {
       if (!request.watchers.size) this.forget(request);
       else this.flush();
       return;
+    }
+    if (message.type === "event") {
+      this.receiveEvents(request, message);
+      return;
+    }
+    if ((message.type === "complete" || message.type === "error") && message.event_count) {
+      request.knownEvents = Math.max(request.knownEvents, message.event_count);
+      if (missesEvents(request)) {
+        // The answer to a subscription has the events first, and then the end.
+        this.askForEvents(request);
+        return;
+      }
     }
     if ("seq" in message && message.seq !== undefined) {
       // The last message is passed on even if its number is too small.
@@ -450,4 +508,12 @@ function ageOf(token: string): number {
   } catch {
     return Number.POSITIVE_INFINITY;
   }
+}
+
+function wantsEvents(request: Request): boolean {
+  return [...request.watchers].some((watcher) => watcher.events);
+}
+
+function missesEvents(request: Request): boolean {
+  return wantsEvents(request) && request.knownEvents > request.lastEvent;
 }

@@ -150,6 +150,36 @@ test("missed progress is asked for, and old progress is dropped", async () => {
   expect(seen.map((message) => ("seq" in message ? message.seq : 0))).toEqual([1, 3, 4]);
 });
 
+test.each([[[]], [[0]], [[1, 2]], [[4]], [[0, 1, 2, 3, 4]]])(
+  "all events arrive once and in order, although the posts %j are lost",
+  async (lost: number[]) => {
+    const one = client();
+    const heard: unknown[] = [];
+    const running = one.jobs.run("delay", {}, { id: "a", onEvent: (event) => heard.push(event) });
+    await until(() => service.jobs.has("a"));
+    for (let number = 0; number < 5; number += 1) {
+      if (number === 3) {
+        service.drop();
+        await until(() => one.state === "open" && service.sockets.size === 1);
+        await until(() => service.count("subscribe"));
+      }
+      service.emit("a", number, lost.includes(number));
+    }
+    service.complete("a", { n: 1 });
+    expect(await running).toEqual({ n: 1 });
+    expect(heard).toEqual([0, 1, 2, 3, 4]);
+  },
+);
+
+test("events without a listener are not asked for", async () => {
+  const running = client().jobs.run("delay", {}, { id: "a" });
+  await until(() => service.jobs.has("a"));
+  service.emit("a", 0, true);
+  service.complete("a", { n: 1 });
+  expect(await running).toEqual({ n: 1 });
+  expect(service.count("subscribe")).toBe(0);
+});
+
 test("a token function gives a new token after a refusal", async () => {
   let count = 0;
   service.intercept = ({ id, action }, socket) => {

@@ -13,6 +13,7 @@ interface Job {
   result?: unknown;
   error?: unknown;
   listeners: Set<WebSocket>;
+  events: unknown[];
 }
 
 /** A service on loopback: jobs, acknowledgements, subscriptions; a test says what happens to them. */
@@ -68,10 +69,18 @@ export class Service {
     this.post(job, { type: "progress", seq: job.seq, percentage, message: `${percentage} %` });
   }
 
+  /** Stores an event, and posts it if it is not lost. */
+  emit(id: string, event: unknown, isLost = false): void {
+    const job = this.job(id);
+    const first = job.events.push(event);
+    if (!isLost) this.post(job, { type: "event", first, events: [event], gap: false });
+  }
+
   complete(id: string, result: Message): void {
     const job = this.job(id);
     Object.assign(job, { status: "COMPLETED", seq: job.seq + 1, result });
-    this.post(job, { type: "complete", seq: job.seq, success: true, result });
+    const event_count = job.events.length || undefined;
+    this.post(job, { type: "complete", seq: job.seq, success: true, result, event_count });
   }
 
   fail(id: string, status: "FAILED" | "CANCELLED", code: string): void {
@@ -119,7 +128,9 @@ export class Service {
       const job = this.jobs.get(String(payload.request_id));
       if (action === "subscribe") job?.listeners.add(socket);
       if (action === "unsubscribe") job?.listeners.delete(socket);
-      if (job) respond({ ...job, listeners: undefined });
+      if (payload.since_event !== undefined && !job?.events.length) {
+        this.refuseMessage(socket, id, "VALIDATION_ERROR");
+      } else if (job) respond({ ...job, listeners: undefined, ...eventsOf(job, payload) });
       else this.refuseMessage(socket, id, "NOT_FOUND");
     } else this.accept(id, action, socket);
   }
@@ -128,7 +139,15 @@ export class Service {
     const known = this.jobs.get(id);
     if (!known) {
       const listeners = new Set([socket]);
-      const job = { request_id: id, action, status: "PENDING", seq: 0, progress: null, listeners };
+      const job = {
+        request_id: id,
+        action,
+        status: "PENDING",
+        seq: 0,
+        progress: null,
+        listeners,
+        events: [],
+      };
       this.jobs.set(id, job);
     }
     const status = known?.status ?? "queued";
@@ -139,4 +158,15 @@ export class Service {
     const error = { code, message: `refused with ${code}`, retryable: false };
     this.send(socket, { type: "error", request_id, error });
   }
+}
+
+/** What a subscription answers of the events: two at a time, if it asks for them. */
+function eventsOf({ events }: Job, { since_event }: Message): Message {
+  if (typeof since_event !== "number")
+    return { events: undefined, event_count: events.length || undefined };
+  const part = events.slice(since_event, since_event + 2);
+  const count = events.length;
+  const more = since_event + part.length < count;
+  const page = { first: since_event + 1, events: part, count, more, gap: false };
+  return { events: page, event_count: count };
 }

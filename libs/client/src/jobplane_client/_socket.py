@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -66,6 +67,7 @@ from jobplane_models.messages import (
     CompleteMessage,
     ErrorBody,
     ErrorMessage,
+    EventMessage,
     PingMessage,
     PongMessage,
     ProgressMessage,
@@ -87,6 +89,7 @@ _CLOSE_SECONDS = 5.0
 _FIRST_FAILURES = 3
 _REFUSAL_RETRIES = 5
 _REMEMBERED_ENDS = 10_000
+_EVENTS_AHEAD = 1000
 _MESSAGE_TOO_BIG = 1009
 
 _NEW_REQUEST = ("queued", "scheduled", "PENDING")
@@ -105,6 +108,7 @@ _wire_logger.setLevel(logging.WARNING)
 
 type Token = str | Callable[[], str | Awaitable[str]]
 type OnProgress = Callable[[ProgressMessage], object]
+type OnEvent = Callable[[Any], object]
 
 
 class _Listener:
@@ -138,6 +142,12 @@ class _Request:
     sent_again: bool = False
     # Lower than every seq, whether a service counts from 0 or from 1.
     last_seq: int = -1
+    # The number of the last event that was passed on, and later ones that wait for those before.
+    last_event: int = 0
+    # So many events the service is known to have; one that knows none refuses `since_event`.
+    known_events: int = 0
+    wants_events: bool = True
+    ahead: dict[int, EventMessage] = field(default_factory=dict)
     # No message of it has arrived since the last ping.
     quiet: bool = False
     retries: int = 0
@@ -145,6 +155,10 @@ class _Request:
     waiting: bool = False
     expired: bool = False
     listeners: list[_Listener] = field(default_factory=list)
+
+    @property
+    def misses_events(self) -> bool:
+        return self.wants_events and self.known_events > self.last_event
 
 
 class JobSocket:
@@ -300,17 +314,22 @@ class JobSocket:
         payload: Mapping[str, Any] | None = None,
         *,
         on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
         id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Send a job and return its result when it has ended.
 
-        `on_progress` (also a coroutine function) is called with each ProgressMessage. Raises
+        `on_progress` (also a coroutine function) is called with each ProgressMessage, `on_event`
+        with each event that the job emits: all of them, in order, once. Raises
         JobFailedError, JobCancelledError or JobTimeoutError when the job ends without a result,
         and a RefusedError when it does not begin. When this call is cancelled, the job continues;
         `request("cancel", {"request_id": id})` cancels it.
         """
+        known = self._open.get(id or "")
         request = await self._prepare(action, payload, id, metadata)
+        # Without a listener for them, events are not asked for.
+        request.wants_events = on_event is not None or (known is not None and known.wants_events)
         with self._listening(request) as listener:
             await self._flush()
             while True:
@@ -319,6 +338,11 @@ class JobSocket:
                     outcome = on_progress(message)
                     if inspect.isawaitable(outcome):
                         await outcome
+                if isinstance(message, EventMessage) and on_event is not None:
+                    for event in message.events:
+                        outcome = on_event(event)
+                        if inspect.isawaitable(outcome):
+                            await outcome
                 if is_end(message):
                     return result_of(message, action)
 
@@ -335,14 +359,19 @@ class JobSocket:
         await self.request("callback", {"token": token, **answer})
 
     async def follow(
-        self, request_id: str, *, since_seq: int = 0, user_id: str | None = None
+        self,
+        request_id: str,
+        *,
+        since_seq: int = 0,
+        since_event: int = 0,
+        user_id: str | None = None,
     ) -> AsyncIterator[Message]:
         """Yield the messages of one request, up to and including the last one.
 
         If this socket did not send the request, it subscribes to it: `since_seq` leaves out the
-        messages up to that number, `user_id` is the request's owner, if that is another user of
-        the tenant. Yields nothing when the last message was already delivered. Raises the errors
-        of `send`.
+        messages up to that number, `since_event` the events; `user_id` is the request's owner, if
+        that is another user of the tenant. Yields nothing when the last message was already
+        delivered. Raises the errors of `send`.
         """
         request = self._open.get(request_id)
         if request is None and request_id in self._ended:
@@ -352,6 +381,7 @@ class JobSocket:
         if request is None:
             self._check()
             request = self._watch(request_id, since_seq, {"user_id": user_id} if user_id else {})
+            request.last_event = since_event
         with self._listening(request) as listener:
             await self._flush()
             while True:
@@ -435,7 +465,8 @@ class JobSocket:
         self._ended.pop(request_id, None)
         request = _Request(request_id, action, frame, {}, named=id is not None)
         if known is not None:
-            request.last_seq, request.listeners = known.last_seq, known.listeners
+            for name in ("last_seq", "listeners", "last_event", "known_events", "ahead"):
+                setattr(request, name, getattr(known, name))
         self._open[request_id] = request
         if action == "subscribe" and isinstance(target := (payload or {}).get("request_id"), str):
             self._adopt(target, dict(payload or {}))
@@ -446,7 +477,9 @@ class JobSocket:
         if target not in self._open:
             self._ended.pop(target, None)
             since_seq = subscription.pop("since_seq", None)
+            since_event = subscription.pop("since_event", None)
             request = self._watch(target, since_seq or 0, subscription)
+            request.last_event, request.wants_events = since_event or 0, since_event is not None
             request.sent_on = self._connections
 
     def _watch(self, request_id: str, since_seq: int, subscription: dict[str, Any]) -> _Request:
@@ -672,6 +705,8 @@ class JobSocket:
             "request_id": request.id,
             "since_seq": max(request.last_seq, 0),
         }
+        if request.wants_events and request.known_events:
+            payload["since_event"] = request.last_event
         return encode_request(subscription_id, "subscribe", payload, {})
 
     def _resend(self, request: _Request, seconds: float) -> None:
@@ -726,12 +761,23 @@ class JobSocket:
             return
         if isinstance(message, ErrorMessage) and self._retry_refused(request, message):
             return
+        if isinstance(message, EventMessage):
+            self._receive_events(request, message)
+        else:
+            self._deliver_in_order(request, message)
+
+    def _deliver_in_order(self, request: _Request, message: Message) -> None:
         if isinstance(message, ProgressMessage):
             if message.seq <= request.last_seq:
                 return
             request.acknowledged = True
             request.last_seq = message.seq
         elif isinstance(message, CompleteMessage | ErrorMessage) and message.seq is not None:
+            request.known_events = max(request.known_events, message.event_count or 0)
+            if request.misses_events:
+                # The answer to a subscription has the events first, and then the end.
+                self._ask_for_events(request)
+                return
             # The last message is always passed on, even if its number is too small.
             seq = max(message.seq, request.last_seq + 1)
             message = message.model_copy(update={"seq": seq})
@@ -739,6 +785,35 @@ class JobSocket:
         if is_end(message):
             self._end(request)
             self._note_subscription(request, message)
+
+    def _receive_events(self, request: _Request, message: EventMessage) -> None:
+        """Pass on events that follow those before; keep later ones, and ask for what is missing."""
+        request.acknowledged = True
+        end = message.first + len(message.events) - 1
+        request.known_events = max(request.known_events, end)
+        if not request.wants_events:
+            self._pass_on(request, message)
+            return
+        if message.first > request.last_event + 1 and not message.gap:
+            if len(request.ahead) < _EVENTS_AHEAD:
+                request.ahead[message.first] = message
+            self._ask_for_events(request)
+            return
+        known = max(0, request.last_event + 1 - message.first)
+        if len(message.events) > known:
+            first, events = message.first + known, message.events[known:]
+            request.last_event = first + len(events) - 1
+            self._pass_on(request, message.model_copy(update={"first": first, "events": events}))
+        for number in sorted(request.ahead):
+            if number <= request.last_event + 1:
+                self._receive_events(request, request.ahead.pop(number))
+                return
+
+    def _ask_for_events(self, request: _Request) -> None:
+        """Subscribe again, if no subscription is under way."""
+        request.acknowledged = True
+        if not request.waiting and request.id not in self._subscribing.values():
+            self._resend(request, 0)
 
     def _acknowledge(self, request: _Request, message: AcknowledgmentMessage) -> None:
         if request.acknowledgement_passed_on:
@@ -784,11 +859,31 @@ class JobSocket:
             case ResponseMessage(data=state):
                 request.retries = 0
                 request.expired = False
+                if self._catch_up(request, state):
+                    return
                 for caught_up in stored_messages(request.id, state, request.last_seq):
                     self._deliver(caught_up)
             case ErrorMessage():
                 request.sent_again = True
                 self._deliver(message.model_copy(update={"request_id": request.id}))
+
+    def _catch_up(self, request: _Request, state: Mapping[str, Any]) -> bool:
+        """Deliver the events of an answer; return whether others are missing, and asked for."""
+        before, asked = request.last_event, request.known_events > 0
+        if isinstance(count := state.get("event_count"), int):
+            request.known_events = max(request.known_events, count)
+        if request.wants_events and isinstance(page := state.get("events"), Mapping):
+            head = {"request_id": request.id, "timestamp": iso_time(time.time())}
+            with contextlib.suppress(ValidationError):
+                message = EventMessage.model_validate({**page, **head, "type": "event"})
+                if message.gap and not message.events and message.first > request.last_event + 1:
+                    request.last_event = message.first - 1
+                    self._pass_on(request, message)
+                self._receive_events(request, message)
+        if request.misses_events and not request.waiting:
+            # Without any in the answer, the next one may have some later.
+            self._resend(request, 1.0 if asked and request.last_event == before else 0)
+        return request.misses_events
 
     def _retry_unanswered(self) -> bool:
         """Send again what has no answer, as API Gateway does not name the failed message.

@@ -53,7 +53,7 @@ from jobplane_keys._items import (
     to_value,
 )
 from jobplane_keys._json import json_object, json_objects, strict_json
-from jobplane_keys._messages import error_body, server_message
+from jobplane_keys._messages import end_message, error_body, server_message
 from jobplane_keys._queues import unreadable_record
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
@@ -182,6 +182,7 @@ __all__ = [
     "connections_table",
     "dead_letter_id",
     "dead_letter_queue_name",
+    "end_message",
     "error_body",
     "execution_name",
     "from_item",

@@ -1,5 +1,6 @@
 """Messages of the server on a socket, as router and processor send them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jobplane_keys._clock import iso_time
@@ -12,6 +13,15 @@ def server_message(kind: str, request_id: str | None, now: float, **content: Any
     if request_id is not None:
         head["request_id"] = request_id
     return head | content | {"timestamp": iso_time(now)}
+
+
+def end_message(row: Mapping[str, Any], now: float, result: Any = None) -> dict[str, Any]:
+    """The last message of a request that has ended: `error` if its row has one, else `complete`."""
+    content = {name: row[name] for name in ("seq", "error", "event_count") if name in row}
+    if "error" not in row:
+        content |= {"success": True, "result": result}
+    kind = "error" if "error" in row else "complete"
+    return server_message(kind, row["request_id"], now, **content)
 
 
 def error_body(code: ErrorCode, message: str, **more: Any) -> dict[str, Any]:

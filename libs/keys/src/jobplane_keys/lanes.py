@@ -31,7 +31,7 @@ PRIORITIES = ("high", "normal", "low")
 # What the public state of a request has of its row as it is.
 _STATE = (
     "request_id", "action", "status", "attempts", "assembly_id", "cancel_requested", "created_at",
-    "run_at", "started_at", "updated_at", "ended_at", "replay_of",
+    "run_at", "started_at", "updated_at", "ended_at", "event_count", "replay_of",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ The caller passes the client and the time.
 from jobplane_leases._assemblies import begin_document, follow_assembly, write_assembly
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import DocumentChangedError, LeaseLostError
+from jobplane_leases._events import EventError, read_events
 from jobplane_leases._lanes import Lane, LaneState, remove_lane_row
 from jobplane_leases._payloads import (
     PAYLOAD_IN_ITEM_BYTES,
@@ -21,16 +22,18 @@ from jobplane_leases._requests import (
     Lease,
     RequestLease,
     enqueue_request,
+    store_events,
 )
 from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
 
 __all__ = [
-    "DocumentChangedError",
     "NOT_ENDED",
     "PAYLOAD_IN_ITEM_BYTES",
     "PAYLOAD_IN_ROW_BYTES",
     "PAYLOAD_TTL_SECONDS",
     "ROW_RESERVE_BYTES",
+    "DocumentChangedError",
+    "EventError",
     "Lane",
     "LaneState",
     "Lease",
@@ -43,9 +46,11 @@ __all__ = [
     "follow_assembly",
     "is_payload_of",
     "is_transient",
+    "read_events",
     "read_payload",
     "release_claim",
     "remove_lane_row",
+    "store_events",
     "store_payload",
     "transact",
     "update",

@@ -15,6 +15,7 @@ there while a worker has it. That of a SCHEDULED row is overdue when the request
 | `open_callback` | PROCESSING of its owner, as read, no answer | the same, with an open callback |
 | `answer_callback` | RETRYING without an owner, its callback open | PENDING, with the answer |
 | | its callback open, and not RETRYING without an owner | the same, with the answer |
+| `store_events` | PROCESSING of its owner, with as many events | the same, with more of them |
 | `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
 | `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
 | `await_callback` | PROCESSING of its owner, without an answer | RETRYING without an owner |
@@ -39,12 +40,14 @@ from jobplane_keys import (
     RequestStatus,
     in_flight_shard,
     iso_time,
+    read_item,
     request_key,
     to_item,
     ttl_after,
 )
 from jobplane_keys.lanes import WAITING_CHECK_SECONDS
 from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._events import EVENT_TTL_SECONDS, MAX_TAIL_BYTES, event_row, require_room
 from jobplane_leases._writes import (
     Row,
     Written,
@@ -52,6 +55,7 @@ from jobplane_leases._writes import (
     create,
     expressions,
     new_write_id,
+    transact,
     update,
 )
 
@@ -60,6 +64,9 @@ ROW_RESERVE_BYTES = 24 * 1024
 
 STEP_ATTRIBUTES = ("steps", "steps_object", "step_count", "step_write_id", "callback_answer")
 """What a request's row has of its steps until it ends."""
+
+EVENT_ATTRIBUTES = ("event_count", "event_bytes", "event_tail")
+"""What a request's row has of its events, also after its end."""
 
 NOT_ENDED = "attribute_exists(lease_shard)"
 """Holds for a request's row until it ends."""
@@ -450,6 +457,72 @@ class RequestLease:
             values=assigned | values,
             patient_until=patient_until,
         )
+
+
+def store_events(
+    request: RequestLease,
+    lease_owner: str,
+    row: Mapping[str, Any],
+    texts: Sequence[str],
+    now: float,
+) -> Row:
+    """Store events after those of `row`, on the request's row; or in one transaction with those
+    that it has, as a batch of its own, when they are too many for it.
+
+    Returns the new attributes. If a late write of this worker has stored others, these follow
+    them. Raises LeaseLostError, and EventError if the job has emitted too much.
+    """
+    size = sum(len(text.encode()) for text in texts)
+    while True:
+        count = row.get("event_count", 0)
+        added: Row = {
+            "event_count": count + len(texts),
+            "event_bytes": row.get("event_bytes", 0) + size,
+            "event_tail": ",".join(filter(None, (row.get("event_tail"), *texts))),
+        }
+        require_room(added)
+        condition = f"{_OWNED} AND attribute_not_exists(event_count)"
+        known: Row = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
+        if count:
+            condition = f"{_OWNED} AND event_count = :before"
+            known["before"] = count
+        # More than half of the room would be paid for here, and again when it moves.
+        if size <= MAX_TAIL_BYTES / 2 and len(added["event_tail"].encode()) <= MAX_TAIL_BYTES:
+            change, assigned = assignment(added)
+            done, found = update(
+                request.dynamodb,
+                request.table,
+                request._key,
+                change=change,
+                condition=condition,
+                values=known | assigned,
+                mark="event_write_id",
+            )
+        else:
+            done, found = _move_events(request, added, condition, known, now)
+            added["event_tail"] = ""
+        if done:
+            return added
+        if not _has(found, lease_owner) or found.get("event_count", 0) == count:
+            raise LeaseLostError(request.request_id)
+        row = found
+
+
+def _move_events(
+    request: RequestLease, added: Row, condition: str, known: Row, now: float
+) -> Written:
+    """Make the events of a tail a batch of their own. Returns the row if it is refused."""
+    events, mark = added["event_tail"], new_write_id()
+    key, expires = (request.owner, request.request_id), ttl_after(now, EVENT_TTL_SECONDS)
+    batch = event_row(*key, added["event_count"], events, expires)
+    change, assigned = assignment(added | {"event_tail": "", "event_write_id": mark})
+    sent = expressions(condition, known | assigned, change)
+    count = {"TableName": request.table, "Key": to_item(request._key), **sent}
+    put = {"TableName": request.table, "Item": to_item(batch)}
+    if not transact(request.dynamodb, [{"Update": count}, {"Put": put}]):
+        return Written(True, {})
+    stored = read_item(request.dynamodb, request.table, request._key) or {}
+    return Written(stored.get("event_write_id") == mark, stored)
 
 
 def enqueue_request(

@@ -13,15 +13,30 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from jobplane_keys import iso_time
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._requests import STEP_ATTRIBUTES, Lease, RequestLease
+from jobplane_leases._events import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    MAX_EVENT_BYTES,
+    EventError,
+    event_text,
+)
+from jobplane_leases._requests import (
+    EVENT_ATTRIBUTES,
+    STEP_ATTRIBUTES,
+    Lease,
+    RequestLease,
+    store_events,
+)
 from jobplane_leases._steps import MAX_STEP_BYTES, MAX_STEPS, CallbackError, StepError, Steps
 from jobplane_leases.callbacks import new_token, past_callbacks
 
 __all__ = [
+    "MAX_EVENT_BYTES",
     "MAX_STEPS",
     "MAX_STEP_BYTES",
     "STEP_ATTRIBUTES",
     "CallbackError",
+    "EventError",
     "JobCancelledError",
     "JobTooLongError",
     "JobWaitsError",
@@ -35,6 +50,8 @@ __all__ = [
 ]
 
 MAX_TEXT_LENGTH = 1000
+# How long an event waits for others of its batch.
+FLUSH_SECONDS = 0.25
 # To give a job back and take it again costs more than to keep a worker for so long.
 WAIT_HERE_SECONDS = 5.0
 _NO_STORE = (
@@ -137,6 +154,13 @@ class LeasedJob:
         """Whether this attempt has stored the result of a step."""
         self._steps = Steps(row, self, self.attempt)
         self._callback_row = row
+        self._counts: Row = {name: row[name] for name in EVENT_ATTRIBUTES if name in row}
+        self._events: list[str] = []
+        self._events_bytes = 0
+        self._flush_at = math.inf
+        self._flush_error: Exception | None = None
+        # Held from a batch's write to its post, so that batches are posted in their order.
+        self._flushing = threading.Lock()
         self._step: str | None = None
         self._longest_step = 0.0
         self._percentage: float = progress.get("percentage", 0.0)
@@ -170,8 +194,17 @@ class LeasedJob:
         """The progress that was reported last, 0 to 100."""
         return self._percentage
 
+    @property
+    def event_count(self) -> int:
+        """How many events the job has emitted, by those of earlier attempts that are stored."""
+        with self._flushing, self._wake:
+            return int(self._counts.get("event_count", 0)) + len(self._events)
+
     def written(self, row: Row, progress: Progress | None) -> None:
         """Called in the job's second thread when progress was written, or the lease renewed."""
+
+    def emitted(self, first: int, events: list[Any]) -> None:
+        """Called when a batch of events was stored, with the number of its first one."""
 
     def late(self, error: Exception) -> None:
         """Called when a write has failed that will be repeated."""
@@ -197,6 +230,47 @@ class LeasedJob:
             self._pending = [*(self._pending[:1] if not self._begun else []), progress]
             self._wake.notify_all()
         self.check()
+
+    def emit(self, event: Any) -> None:
+        """Send a JSON value to the job's listeners. All arrive, in their order.
+
+        Events are stored before they are sent, several in one write: after a quarter of a
+        second, when a batch is full, and before a step, a wait and the end. Those of an attempt
+        that fails stay, and the next attempt's follow them: what is emitted within a step's
+        function is emitted again only if the function runs again. Raises EventError,
+        LeaseLostError, and what `check` raises.
+        """
+        text = event_text(event)
+        size = len(text.encode()) + 1
+        if self._events_bytes + size > MAX_BATCH_BYTES or len(self._events) >= MAX_BATCH_EVENTS:
+            self.flush()
+        with self._wake:
+            if not self._events:
+                self._flush_at = time.monotonic() + FLUSH_SECONDS
+                self._wake.notify_all()
+            self._events.append(text)
+            self._events_bytes += size
+        self.check()
+
+    def flush(self) -> None:
+        """Store the events that wait for others of their batch. Raises as `emit` does."""
+        with self._flushing:
+            with self._wake:
+                texts, self._events = self._events, []
+                self._events_bytes, self._flush_at = 0, math.inf
+            # After a write that has failed, it is not known whether its events are stored.
+            if self._flush_error is not None:
+                raise self._flush_error
+            if not texts:
+                return
+            owner = self.invocation.id
+            try:
+                self._counts = store_events(self.request, owner, self._counts, texts, time.time())
+            except Exception as error:
+                self._flush_error = error
+                raise
+            first = self._counts["event_count"] - len(texts) + 1
+            self.emitted(first, [json.loads(text) for text in texts])
 
     def check(self) -> None:
         """Raise the error that ends the job or this attempt: cancelled, lease lost, or no time
@@ -309,6 +383,7 @@ class LeasedJob:
 
     def _check_time_for_step(self) -> None:
         """What would not be done in time begins in the next invocation, if that goes on here."""
+        self.flush()
         self.check()
         needed = self.pace.reserve + self._longest_step
         if self.has_stored_step and self.invocation.remaining() < needed:
@@ -322,6 +397,7 @@ class LeasedJob:
         while entry is None:  # a callback is answered while its timeout is stored
             began = time.monotonic()
             result = function()
+            self.flush()
             self._longest_step = max(self._longest_step, time.monotonic() - began)
             try:
                 text = json.dumps(
@@ -398,18 +474,29 @@ class LeasedJob:
         self._thread.start()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        """Write the last progress, before the end is written."""
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Write the last progress and events, before the end is written."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
         self._thread.join()
+        if isinstance(self._stop, LeaseLostError) or isinstance(error, LeaseLostError):
+            return
+        try:
+            self.flush()
+        except Exception as failure:
+            # The next invocation would go on after events that are not stored.
+            if error is None or isinstance(error, JobWaitsError | OutOfTimeError):
+                raise
+            self.failed("events could not be stored", failure)
 
     def _keep_safely(self) -> None:
         try:
             self._keep()
         except LeaseLostError as error:
             self.lost()
+            self.halt(error)
+        except EventError as error:
             self.halt(error)
         except Exception as error:
             self.failed("progress could not be written", error)
@@ -419,12 +506,15 @@ class LeasedJob:
         while True:
             with self._wake:
                 while not (self._closing or self._pending or self._renewal_due()):
-                    self._wake.wait(min(1.0, self.pace.lease / 6))
+                    if (left := self._flush_at - time.monotonic()) <= 0:
+                        break
+                    self._wake.wait(min(1.0, self.pace.lease / 6, left))
                 progress = self._pending.pop(0) if self._pending else None
                 self._begun = self._begun or progress is not None
                 closing = self._closing
             wait = self.pace.interval if progress else 0.0
-            if progress or not closing:
+            self._flush_if_due()
+            if progress or (not closing and self._renewal_due()):
                 try:
                     self._write(progress)
                 except LeaseLostError:
@@ -441,6 +531,10 @@ class LeasedJob:
                 return
             with self._wake:
                 self._wake.wait_for(lambda: self._closing, wait)
+
+    def _flush_if_due(self) -> None:
+        if time.monotonic() >= self._flush_at:
+            self.flush()
 
     def _renewal_due(self) -> bool:
         # Near its deadline, a worker can't get a longer lease.

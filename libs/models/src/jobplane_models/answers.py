@@ -100,6 +100,7 @@ class RequestState(Open):
     updated_at: IsoTime
     ended_at: IsoTime | None = None
     replay_of: str | None = None
+    event_count: int | None = None
     seq: int
     progress: StoredProgress | None
     why_waiting: WhyWaiting | None = None
@@ -108,10 +109,24 @@ class RequestState(Open):
     result_omitted: bool | None = None
 
 
+class EventPage(Open):
+    """Events of a job, the first of which has the number `first`; it has emitted `count`.
+
+    `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
+    """
+
+    first: int
+    events: list[Any]
+    count: int
+    more: bool
+    gap: bool
+
+
 class Subscribed(RequestState):
     """The current state of the request; `subscribed` is false if it has ended."""
 
     subscribed: bool
+    events: EventPage | None = None
 
 
 class Unsubscribed(Open):
@@ -139,6 +154,12 @@ class DelayResult(Open):
 
     seconds: float
     steps: int
+
+
+class CountResult(Open):
+    """The result of a `count`."""
+
+    to: int
 
 
 class Report(Open):

@@ -71,6 +71,19 @@ class ProgressMessage(_ServerMessage):
     metadata: dict[str, Any] | None = None
 
 
+class EventMessage(_ServerMessage):
+    """Events that a job has emitted, in order; the first one has the number `first`.
+
+    A job's events are numbered from 1 without gaps. A client that misses one subscribes with
+    `since_event`. `gap`: events before these are no longer kept.
+    """
+
+    type: Literal["event"] = "event"
+    first: int
+    events: list[Any]
+    gap: Annotated[bool, ALWAYS] = False
+
+
 class CompleteMessage(_ServerMessage):
     """The end of a job that succeeded."""
 
@@ -78,6 +91,7 @@ class CompleteMessage(_ServerMessage):
     seq: int
     success: Annotated[bool, ALWAYS] = True
     result: dict[str, Any]
+    event_count: int | None = None
 
 
 class ErrorMessage(_ServerMessage):
@@ -86,6 +100,7 @@ class ErrorMessage(_ServerMessage):
     type: Literal["error"] = "error"
     seq: int | None = None
     error: ErrorBody
+    event_count: int | None = None
 
 
 class PongMessage(_ServerMessage):
@@ -104,6 +119,7 @@ ServerMessage = Annotated[
     ResponseMessage
     | AcknowledgmentMessage
     | ProgressMessage
+    | EventMessage
     | CompleteMessage
     | ErrorMessage
     | PongMessage

@@ -29,6 +29,7 @@ from jobplane_models._base import (
 MAX_FILES = 1000
 MAX_REPORT_DAYS = 365
 MAX_DELAY_SECONDS = 60
+MAX_COUNT = 100_000
 MAX_FIELDS = 100
 MAX_FIELDS_DEPTH = 32
 MAX_SEQ = 2**53
@@ -139,6 +140,13 @@ class Delay(Strict):
     transient: bool = False
 
 
+class Count(Strict):
+    """A job that emits the numbers from 1 to `to` as events, within about `seconds`."""
+
+    to: Annotated[int, Field(ge=1, le=MAX_COUNT), WHOLE] = 10
+    seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] = 1.0
+
+
 class RequestReference(Strict):
     """Names one request of the caller."""
 
@@ -164,11 +172,13 @@ class Callback(Strict):
 class Subscribe(RequestReference):
     """Subscribes to a request; the client already has the messages up to `since_seq`.
 
+    With `since_event`, the answer has the events after that number: 0 asks for all.
     `user_id` is the request's owner, if that is another user of the tenant; this needs the
     permission `tenant:read`.
     """
 
     since_seq: Annotated[int, Field(ge=0, le=MAX_SEQ), WHOLE] | None = None
+    since_event: Annotated[int, Field(ge=0, le=MAX_SEQ), WHOLE] | None = None
     user_id: UserId | None = None
 
 

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field
 from jobplane_models._base import Input, IsoTime, RequestId
 from jobplane_models.payloads import (
     Callback,
+    Count,
     CreateUpload,
     Delay,
     GenerateReport,
@@ -103,6 +104,14 @@ class DelayRequest(_Request):
     metadata: AsyncMetadata = AsyncMetadata()
 
 
+class CountRequest(_Request):
+    """Runs a job that emits numbers, to show how events arrive."""
+
+    action: Literal["count"]
+    payload: Count = Count()
+    metadata: AsyncMetadata = AsyncMetadata()
+
+
 class StatusRequest(_Request):
     """Returns the stored state of a request of the caller."""
 
@@ -151,6 +160,7 @@ ClientRequest = Annotated[
     | ProcessAssemblyRequest
     | GenerateReportRequest
     | DelayRequest
+    | CountRequest
     | StatusRequest
     | SubscribeRequest
     | UnsubscribeRequest
