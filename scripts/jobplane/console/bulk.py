@@ -1,7 +1,7 @@
 """Changes of many jobs: a stored plan, a run that can be resumed, and an audit of each job.
 
-The table `operations` has a row `summary` of each operation, and its jobs in rows `jobs#00001`, a
-hundred in each: the plan, which does not grow, and then the audit. router makes every change, as a
+The table `operations` has a row `summary` of each operation, and its jobs in rows `jobs#00001`,
+fifty in each: the plan, which does not grow, and then the audit. router makes every change, as a
 message of the job's owner. A run may end at any point and be resumed, also by two consoles at the
 same time: a cancel changes a job once, a replay has the same id each time, and the outcomes of a
 row are written only if the row is as it was read.
@@ -40,14 +40,15 @@ from jobplane_leases import update
 
 MAX_JOBS = 20_000
 SAMPLE = 50
-JOBS_PER_ROW = 100
+PAGE_JOBS = 100
+JOBS_PER_ROW = 50
 PLAN_SECONDS = 3_600
 AUDIT_SECONDS = 90 * 24 * 3_600
 PARALLEL = 8
 MAX_FAILURES = 5
 """A run stops after so many failures of router in a row."""
 
-DRIVEN_SECONDS = 30
+DRIVEN_SECONDS = 90
 """A run whose console has not said so for longer is interrupted."""
 
 SETTLE_SECONDS = 2.0
@@ -200,7 +201,7 @@ def _parts(backend: Backend, operation_id: str) -> Iterator[Row]:
 
 
 def bulk_jobs(backend: Backend, asked: api.BulkJobsQuery) -> api.BulkJobs:
-    """What an operation did to its jobs: some rows of a hundred at a time."""
+    """What an operation did to its jobs: some rows at a time."""
     bound = ["bulk", asked.id, asked.outcome]
     begin = ""
     if asked.next is not None:
@@ -216,7 +217,7 @@ def bulk_jobs(backend: Backend, asked: api.BulkJobsQuery) -> api.BulkJobs:
         for job in part["jobs"]:
             if asked.outcome in (None, job["outcome"]):
                 found.append(_audited(job))
-        if len(found) >= JOBS_PER_ROW:
+        if len(found) >= PAGE_JOBS:
             return api.BulkJobs(jobs=found, next=make_token(part["part"], bound))
     return api.BulkJobs(jobs=found, next=None)
 
@@ -317,7 +318,7 @@ def _run(backend: Backend, operation_id: str, run: Run) -> None:
         # The next rows, so that the summary says between them that the run goes on.
         work = planned[: PARALLEL * 2] or left
         step = _change if planned else _settle
-        before = {row["part"]: row["left"] for row in work}
+        before = {row["part"]: row["version"] for row in work}
         with ThreadPoolExecutor(PARALLEL) as pool:
             done = list(pool.map(partial(_attempt, step, backend, action), work))
         problem = None
@@ -325,11 +326,12 @@ def _run(backend: Backend, operation_id: str, run: Run) -> None:
             parts[row["part"]] = row
             run.outcomes[row["part"]] = Counter(job["outcome"] for job in row["jobs"])
             problem = error or problem
-        failures = failures + 1 if problem else 0
+        progressed = any(row["version"] != before[row["part"]] for row, _ in done)
+        failures = failures + 1 if problem and not progressed else 0
         if failures >= MAX_FAILURES:
             run.problem = f"stopped after {failures} failures: {problem}; resume it later"
             return
-        if planned or any(row["left"] != before[row["part"]] for row, _ in done):
+        if planned or progressed:
             changed_at = time.monotonic()
         elif time.monotonic() - changed_at > QUIET_SECONDS:
             waiting = sum(row["left"] for row in left)
