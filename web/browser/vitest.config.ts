@@ -6,7 +6,7 @@ export default defineConfig({
   test: {
     globalSetup: "./stage.ts",
     fileParallelism: false,
-    testTimeout: 600_000,
-    hookTimeout: 600_000,
+    testTimeout: 3_600_000,
+    hookTimeout: 3_600_000,
   },
 });

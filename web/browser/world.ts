@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { createHmac } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdtemp, readFile } from "node:fs/promises";
+import { createHash, createHmac, randomBytes } from "node:crypto";
+import { existsSync, mkdtempSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -86,6 +86,13 @@ const types: Record<string, string> = {
   ".css": "text/css",
 };
 
+async function builtPage(): Promise<string> {
+  const outDir = await mkdtemp(join(tmpdir(), "jobplane-page-"));
+  const root = join(import.meta.dirname, "page");
+  await build({ root, logLevel: "warn", build: { outDir, emptyOutDir: true } });
+  return outDir;
+}
+
 /** A browser, the built page, a server of tokens, and the way to the stage. */
 export class World {
   /** How often a token was asked for. */
@@ -99,13 +106,9 @@ export class World {
     private readonly settings: { ws: string; api: string },
   ) {}
 
-  static async start(stage: Stage): Promise<World> {
-    const outDir = await mkdtemp(join(tmpdir(), "jobplane-page-"));
-    await build({
-      root: join(import.meta.dirname, "page"),
-      logLevel: "warn",
-      build: { outDir, emptyOutDir: true },
-    });
+  /** `built` is a folder with another build of the page. */
+  static async start(stage: Stage, built?: string): Promise<World> {
+    const outDir = built ?? (await builtPage());
     const network = new Network(Number(new URL(stage.api).port));
     const host = await network.start();
     let world: World | undefined;
@@ -136,10 +139,20 @@ export class World {
   }
 
   private origin = "";
+  private readonly folder = mkdtempSync(join(tmpdir(), "jobplane-files-"));
+
+  /** A file with a content, or with so many random bytes; its path and SHA-256. */
+  async file(name: string, content: string | number): Promise<{ path: string; sha256: string }> {
+    const path = join(this.folder, name);
+    const bytes = typeof content === "string" ? Buffer.from(content) : randomBytes(content);
+    await writeFile(path, bytes);
+    return { path, sha256: createHash("sha256").update(bytes).digest("hex") };
+  }
 
   /** A browser of its own, as of another user. */
   async context(): Promise<BrowserContext> {
     const context = await this.browser.newContext();
+    context.setDefaultTimeout(0);
     this.contexts.push(context);
     return context;
   }
@@ -168,6 +181,7 @@ export class World {
     await this.browser.close();
     this.network.close();
     this.server.close();
+    await rm(this.folder, { recursive: true });
   }
 }
 

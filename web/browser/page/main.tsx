@@ -5,7 +5,7 @@ import { type JSX, StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Ends, Job, Upload } from "./views.js";
 
-const { view, user, ttl, ws, api, id, payload, template, parallel } = Object.fromEntries(
+const { view, user, ttl, ws, api, id, payload, template } = Object.fromEntries(
   new URLSearchParams(location.search),
 ) as Record<string, string>;
 
@@ -18,7 +18,7 @@ const client = connect(String(ws), token, { api: String(api) });
 
 const views: Record<string, () => JSX.Element> = {
   job: () => <Job id={String(id)} payload={payload ? JSON.parse(payload) : null} />,
-  upload: () => <Upload template={String(template)} parallel={Number(parallel ?? 4)} />,
+  upload: () => <Upload template={String(template)} />,
   ends: () => <Ends />,
 };
 const View = views[String(view)] as () => JSX.Element;

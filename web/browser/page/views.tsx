@@ -1,5 +1,13 @@
-import type { Job as Accepted, Jobplane, Payload, UploadProgress } from "@jobplane/client";
-import { ProgressOf, StatusCard, stateOf, useAssembly, useJob, useJobplane } from "@jobplane/react";
+import type { Jobplane, Payload } from "@jobplane/client";
+import {
+  ProgressOf,
+  StatusCard,
+  stateOf,
+  useAssembly,
+  useJob,
+  useJobplane,
+  useUpload,
+} from "@jobplane/react";
 import { type JSX, useEffect, useRef, useState } from "react";
 
 /** A job that a button starts, and the states that it went through. */
@@ -47,33 +55,14 @@ function Assembly({ id }: { id: string }): JSX.Element {
 }
 
 /** Files are chosen, and become an assembly. */
-export function Upload(props: { template: string; parallel: number }): JSX.Element {
+export function Upload(props: { template: string }): JSX.Element {
   const client = useJobplane();
-  const [files, setFiles] = useState<UploadProgress[]>([]);
-  const [job, setJob] = useState<Accepted | null>(null);
-  const [outcome, setOutcome] = useState("");
-  const send = async (chosen: FileList): Promise<void> => {
-    try {
-      const document = await client.assemble(chosen, props.template, {
-        parallel: props.parallel,
-        onUpload: (each) =>
-          setFiles((before) => Object.assign([...before], { [each.index]: each })),
-        onStart: setJob,
-      });
-      setOutcome(JSON.stringify(document));
-    } catch (error) {
-      setOutcome(String(error));
-    }
-  };
+  const { files, job, document, error, start } = useUpload(props.template);
   return (
     <>
       <label>
         Files
-        <input
-          type="file"
-          multiple
-          onChange={({ target }) => void send(target.files as FileList)}
-        />
+        <input type="file" multiple onChange={({ target }) => start(target.files as FileList)} />
       </label>
       {files.map(({ name, sent, size, stored }) => (
         <progress key={name} aria-label={name} max={size} value={sent} data-stored={stored} />
@@ -84,7 +73,7 @@ export function Upload(props: { template: string; parallel: number }): JSX.Eleme
         </button>
       )}
       {job?.assemblyId && <Assembly id={job.assemblyId} />}
-      <output>{outcome}</output>
+      <output>{document ? JSON.stringify(document) : error?.message}</output>
     </>
   );
 }
