@@ -320,7 +320,7 @@ def test_every_conditional_write_of_the_code_is_in_the_table() -> None:
 
 
 WRITERS = frozenset({
-    "_change", "_enter_row", "_lease", "_owned", "_unsubscribing", "_update", "create",
+    "_change", "_enter_row", "_lease", "_owned", "_stepped", "_unsubscribing", "_update", "create",
     "release_claim", "remove", "row_update", "transact", "update", "update_assembly",
     "update_item", "write_held",
 })  # fmt: skip
