@@ -570,7 +570,8 @@ def handler(event: Any, context: Any) -> HttpAnswer:
     except UnauthorizedError as error:
         telemetry.metric("CallRefused", ErrorType=ErrorCode.UNAUTHORIZED)
         telemetry.warning("token refused", reason=error.reason)
-        return error.answer()
+        refused = refusal(ErrorCode.UNAUTHORIZED, str(error))
+        return http_answer(refused.status, refused.body, error.headers)
     except RefusedRequestError as error:
         telemetry.info("request refused", status_code=error.status, cause=str(error))
         return error.answer()

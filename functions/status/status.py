@@ -38,6 +38,7 @@ from jobplane_keys import (
     json_objects,
     link_signer,
     make_token,
+    parse_iso_time,
     read_item,
     read_rows,
     read_token,
@@ -486,7 +487,9 @@ def found(item: Document, request: LookUp, now: float) -> HttpAnswer:
     """200 with the document, or 304 if the caller has this version."""
     document = document_of(item, now)
     if not is_terminal_assembly(item):
-        return http_answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
+        return http_answer(
+            200, linked_document(item, now), {"Retry-After": poll_interval(item, now)}
+        )
     tag = version_of(document, now, links=has_links(item))
     is_completed = document.get("ok") == "ASSEMBLY_COMPLETED"
     headers = {
@@ -499,9 +502,14 @@ def found(item: Document, request: LookUp, now: float) -> HttpAnswer:
     return http_answer(200, linked_document(item, now), headers)
 
 
-def poll_interval(item: Document) -> str:
-    """The value of Retry-After for a job that has not ended."""
-    return str(RETRY_EXECUTING if is_executing_assembly(item) else RETRY_WAITING)
+def poll_interval(item: Document, now: float) -> str:
+    """The value of Retry-After for a job that has not ended; less for one that has just begun."""
+    most = RETRY_EXECUTING if is_executing_assembly(item) else RETRY_WAITING
+    since = item.get("execution_start") or item.get("updated_at")
+    try:
+        return str(max(1, min(most, int(now - parse_iso_time(str(since))))))
+    except ValueError:
+        return str(most)
 
 
 def triggered(item: Document, now: float) -> HttpAnswer:
@@ -513,7 +521,7 @@ def triggered(item: Document, now: float) -> HttpAnswer:
     match delivery:
         case {"refused": "not_ended"}:
             body = {"error": "Assembly has not ended", "assembly_id": assembly_id}
-            return http_answer(409, body, {"Retry-After": poll_interval(item)})
+            return http_answer(409, body, {"Retry-After": poll_interval(item, now)})
         case {"refused": "too_soon", "retry_after": seconds}:
             body = {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id}
             return http_answer(429, body, {"Retry-After": str(seconds)})

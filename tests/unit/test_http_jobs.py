@@ -211,8 +211,9 @@ def test_a_batch_that_takes_too_long_refuses_the_rest(
 
 @pytest.mark.parametrize("route", [*POSTS, *READS])
 def test_nothing_is_answered_without_a_token(api: Api, route: str) -> None:
-    code, body, _ = api(route, DELAY, job="a", headers={"authorization": "Bearer x.y.z"})
-    assert (code, body) == (401, {"error": "Authentication required"})
+    code, body, headers = api(route, DELAY, job="a", headers={"authorization": "Bearer x.y.z"})
+    text = {"error": "Authentication required", "code": "UNAUTHORIZED", "retryable": False}
+    assert (code, body, headers["WWW-Authenticate"]) == (401, text, 'Bearer realm="jobplane"')
     assert api.rows() == []
 
 
