@@ -63,6 +63,8 @@ class Backend:
     read_only_because: str | None = None
     partitions: tuple[Sequence[str], float] = ((), 0.0)
     """Those of the index `by-tenant`, and until when they count as known."""
+    lanes: tuple[api.Lanes | None, float] = (None, 0.0)
+    """What was read of them, and until when that counts as known."""
     runs: Runs = field(default_factory=Runs)
     _clients: dict[str, Any] = field(default_factory=dict)
     _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)

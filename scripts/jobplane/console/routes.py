@@ -11,6 +11,7 @@ from jobplane.console.listing import Listing
 from jobplane_keys import RequestStatus, iso_time
 
 POLL_SECONDS = 3.0
+LANES_SECONDS = 5.0
 
 
 def stage(backend: Backend, _asked: None) -> api.StageInfo:
@@ -36,7 +37,12 @@ def job_page(backend: Backend, asked: api.JobsQuery) -> api.JobPage:
 
 
 def lanes(backend: Backend, _asked: None) -> api.Lanes:
-    return jobs.lanes(backend)
+    """The lanes, read at most every `LANES_SECONDS`, since that reads all jobs in flight."""
+    known, until = backend.lanes
+    if known is None or time.monotonic() >= until:
+        known = jobs.lanes(backend)
+        backend.lanes = known, time.monotonic() + LANES_SECONDS
+    return known
 
 
 ROUTES: dict[str, Callable[[Backend, Any], api.Shown]] = {

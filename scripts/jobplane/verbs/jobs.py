@@ -88,7 +88,9 @@ def command(
 
     if user is not None and tenant is None:
         raise click.UsageError("--user needs --tenant")
-    there = Stage(Repository.here(), stage).require()
+    repository = Repository.here()
+    repository.require("`jobplane jobs`", "router")
+    there = Stage(repository, stage).require()
     state = there.read_state()
     if state is not None and not emulator.is_running(state):
         raise StageNotUpError(stage)
