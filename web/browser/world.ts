@@ -28,12 +28,18 @@ function installed(): string {
 /** The way from the browser to the stage: it can be cut, and be down. */
 export class Network {
   isDown = false;
+  areSocketsBlocked = false;
   private readonly sockets = new Set<Socket>();
   private readonly server = createTcpServer((near) => {
     if (this.isDown) {
       near.destroy();
       return;
     }
+    near.once("data", (head) => {
+      if (this.areSocketsBlocked && /upgrade: websocket/i.test(head.toString("latin1"))) {
+        near.destroy();
+      }
+    });
     const far = connect(this.port, "127.0.0.1");
     for (const [one, other] of [
       [near, far],
@@ -104,6 +110,7 @@ export class World {
     private readonly browser: Browser,
     private readonly server: Server,
     private readonly settings: { ws: string; api: string },
+    private readonly stage: Stage,
   ) {}
 
   /** `built` is a folder with another build of the page. */
@@ -133,7 +140,7 @@ export class World {
       ws: stage.socketUrl.replace(new URL(stage.socketUrl).host, host),
       api: stage.api.replace(new URL(stage.api).host, host),
     };
-    world = new World(network, browser, server, settings);
+    world = new World(network, browser, server, settings, stage);
     world.origin = `http://127.0.0.1:${port}`;
     return world;
   }
@@ -172,8 +179,15 @@ export class World {
     return page;
   }
 
+  /** The status of a job of anna, asked of the stage itself; null if there is none. */
+  async statusOf(id: string): Promise<string | null> {
+    const authorization = `Bearer ${minted(this.stage.secret, "anna", 60)}`;
+    const answer = await fetch(`${this.stage.api}/jobs/${id}`, { headers: { authorization } });
+    return answer.ok ? ((await answer.json()) as { status: string }).status : null;
+  }
+
   async closePages(): Promise<void> {
-    this.network.isDown = false;
+    this.network.isDown = this.network.areSocketsBlocked = false;
     for (const context of this.contexts.splice(0)) await context.close();
   }
 

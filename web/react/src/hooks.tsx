@@ -8,7 +8,15 @@ import {
   RefusedError,
   type ServerMessage,
 } from "@jobplane/client";
-import { createContext, type JSX, type ReactNode, useContext, useEffect, useState } from "react";
+import {
+  createContext,
+  type JSX,
+  type ReactNode,
+  useContext,
+  useEffect,
+  useRef,
+  useState,
+} from "react";
 
 const Context = createContext<Jobplane | null>(null);
 
@@ -42,12 +50,19 @@ const unknown: JobView<never> = {
   ended: false,
 };
 
-/** A job, live. With null instead of an id, it waits. */
+/**
+ * A job, live. With null instead of an id, it waits. `onEvent` is called with each event that the
+ * job emits: all of them, in order, once.
+ */
 export function useJob<Result = unknown>(
   id: string | null,
-  { userId }: { userId?: string } = {},
+  { userId, onEvent }: { userId?: string; onEvent?: (event: unknown) => void } = {},
 ): JobView<Result> {
   const client = useJobplane();
+  const hear = useRef(onEvent);
+  useEffect(() => {
+    hear.current = onEvent;
+  });
   const [seen, setSeen] = useState<{ id: string | null; view: JobView<Result> }>({
     id,
     view: unknown,
@@ -61,7 +76,10 @@ export function useJob<Result = unknown>(
     };
     return client.subscribe(
       id,
-      (message) => show(next(view, message)),
+      (message) => {
+        if (message.type !== "event") show(next(view, message));
+        else for (const event of message.events) hear.current?.(event);
+      },
       userId === undefined ? {} : { userId },
       (error) => show({ ...view, error: error as JobplaneError }),
     );

@@ -86,6 +86,15 @@ test.each<[Partial<ServerMessage> & { type: string }, string]>([
   expect(Peer.sent).toHaveLength(before);
 });
 
+test("the events of a job are passed on in order and once", async () => {
+  const heard: unknown[] = [];
+  renderHook(() => useJob("a", { onEvent: (event) => heard.push(event) }), { wrapper });
+  await waitFor(() => expect(Peer.sent.some(({ action }) => action === "subscribe")).toBe(true));
+  post({ type: "event", first: 1, events: ["one", "two"], gap: false });
+  post({ type: "event", first: 2, events: ["two", "three"], gap: false });
+  expect(heard).toEqual(["one", "two", "three"]);
+});
+
 test("another id begins anew, and the old one is not heard any more", async () => {
   const { result, rerender } = renderHook(({ id }) => useJob(id), {
     wrapper,
