@@ -90,7 +90,7 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
         <div className="foot">
           <ThemeButton />
           <span className="wide break" title={stage.operator}>
-            {stage.operator.split("/").at(-1)}
+            {stage.operator.split(/[/:]/).at(-1)}
           </span>
           <span className="wide">{`Version ${stage.version}`}</span>
         </div>
@@ -99,7 +99,7 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
         {stage.read_only && (
           <p className="notice small" role="note">
             <span>
-              <strong>Read-only.</strong> {stage.read_only_because}
+              <strong>Read-only:</strong> {stage.read_only_because}
             </span>
           </p>
         )}

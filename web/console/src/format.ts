@@ -13,6 +13,11 @@ export function counted(count: number, noun: string, plural = `${noun}s`): strin
   return `${number(count)} ${count === 1 ? noun : plural}`;
 }
 
+/** An id for a table: those made at about the same time differ at their ends. */
+export function shortId(id: string): string {
+  return id.length > 21 ? `${id.slice(0, 8)}…${id.slice(-10)}` : id;
+}
+
 /** A length of time with two units at most: `4.2 s`, `3 min 5 s`, `2 d 4 h`. */
 export function duration(seconds: number): string {
   const length = Math.max(0, seconds);

@@ -56,8 +56,8 @@ export function summary(job: JobRow, now: number): string {
   }
   if (job.progress && !ended.includes(job.status))
     return `${number(job.progress.percentage)} % ${job.progress.message}`.trim();
-  if (job.error) return job.error.message;
-  return "";
+  // A cancelled job says no more than its status.
+  return job.error && job.status !== "CANCELLED" ? job.error.message : "";
 }
 
 function either(choices: readonly string[]): string {

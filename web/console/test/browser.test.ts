@@ -21,7 +21,6 @@ const themes = ["light", "dark"] as const;
 // docs/console.md and the README show these.
 const shown = new Set([
   "jobs-desktop-light",
-  "jobs-desktop-dark",
   "jobs-phone-light",
   "bulk-preview-desktop-light",
   "job-lost-worker-desktop-light",

@@ -196,7 +196,12 @@ export const stuckJob: Job = {
 
 export const failedJob: Job = {
   ...common,
-  job: jobRow(2, { status: "FAILED", action: "generate_report", assembly_id: null }),
+  job: jobRow(2, {
+    status: "FAILED",
+    action: "generate_report",
+    assembly_id: null,
+    error: { code: "PROCESSING_FAILED", message: "TableNotFoundError: no table 'orders_2026'" },
+  }),
   waits: null,
   timeline: [
     event(300, "received", "Received", "generate_report for globex / ada", "router"),

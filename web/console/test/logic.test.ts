@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { JobPage } from "../src/api.js";
 import { queryOf } from "../src/client.js";
 import { edgesOf, linesOf, placesOf } from "../src/flow.js";
-import { bytes, counted, duration, relative } from "../src/format.js";
+import { bytes, counted, duration, relative, shortId } from "../src/format.js";
 import { mergePage } from "../src/jobs.js";
 import { blocksOf, spansOf } from "../src/markdown.js";
 import { isStep, plainStatus, sparkPoints } from "../src/pages/files.js";
@@ -40,6 +40,8 @@ describe("format", () => {
     expect(counted(10_000, "job")).toBe("10,000 jobs");
     expect(counted(2, "delivery", "deliveries")).toBe("2 deliveries");
     expect(bytes(50_541_120)).toBe("48.2 MB");
+    expect(shortId("01a226ff-a5e0-77b7-8572-dcee748c0eb1")).toBe("01a226ff…ee748c0eb1");
+    expect(shortId("req-1")).toBe("req-1");
   });
 });
 

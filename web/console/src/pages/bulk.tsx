@@ -1,7 +1,7 @@
 import { type JSX, useMemo, useState } from "react";
 import type { BulkJob, BulkOperation, BulkOutcome } from "../api.js";
 import { get, post } from "../client.js";
-import { counted, duration, epoch, number } from "../format.js";
+import { counted, duration, epoch, number, shortId } from "../format.js";
 import { useLoad } from "../load.js";
 import {
   Ago,
@@ -323,7 +323,7 @@ function auditColumns(now: number): Column<BulkJob>[] {
       grow: true,
       cell: ({ job }) => (
         <a className="mono" href={href(["job", job.tenant, job.user, job.id])}>
-          {job.id}
+          {shortId(job.id)}
         </a>
       ),
     },

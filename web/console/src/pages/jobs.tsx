@@ -10,7 +10,7 @@ import type {
   LaneRow,
 } from "../api.js";
 import { get, post } from "../client.js";
-import { counted, duration, epoch, number, relative } from "../format.js";
+import { counted, duration, epoch, number, relative, shortId } from "../format.js";
 import { mergePage } from "../jobs.js";
 import { useLoad } from "../load.js";
 import { Ago, Badge, Bones, Confirm, Empty, Failure, Freshness, useNow } from "../parts.js";
@@ -203,7 +203,11 @@ export function jobColumns(now: number): Column<JobRow>[] {
       line: 1,
       grow: true,
       cell: (job) => (
-        <a className="mono" href={href(["job", job.tenant, job.user, job.id])} title={job.id}>
+        <a
+          className="mono"
+          href={href(["job", job.tenant, job.user, job.id])}
+          title={shortId(job.id)}
+        >
           {job.id}
         </a>
       ),

@@ -1,7 +1,7 @@
 import { type JSX, type ReactNode, useMemo, useState } from "react";
 import type { Delivery, WebhookState } from "../api.js";
 import { get, post } from "../client.js";
-import { counted, number } from "../format.js";
+import { counted, number, shortId } from "../format.js";
 import { useLoad } from "../load.js";
 import {
   Ago,
@@ -255,8 +255,9 @@ export function WebhooksPage({ query }: { query: URLSearchParams }): JSX.Element
 }
 
 function says(webhook: WebhookState): string {
-  const answer =
-    webhook.last_response_code === null ? null : `answered ${webhook.last_response_code}`;
+  const code = webhook.last_response_code;
+  const answer = code === null ? null : `The receiver answered ${code}`;
+  if (webhook.status === "delivered") return answer ?? webhook.explanation;
   return [webhook.error ?? answer, webhook.explanation].filter(Boolean).join(". ");
 }
 
@@ -283,11 +284,11 @@ function columnsOf(now: number, ask: (delivery: Delivery) => void): Column<Deliv
         const { tenant, user, request_id, assembly_id } = delivery;
         return tenant && user && request_id ? (
           <a className="mono" href={href(["job", tenant, user, request_id])} title={assembly_id}>
-            {assembly_id}
+            {shortId(assembly_id)}
           </a>
         ) : (
           <span className="mono" title={assembly_id}>
-            {assembly_id}
+            {shortId(assembly_id)}
           </span>
         );
       },

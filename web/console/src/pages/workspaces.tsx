@@ -173,7 +173,7 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
     {
       key: "workspace",
       head: "Workspace",
-      width: "20%",
+      width: "18%",
       line: 1,
       grow: true,
       cell: (claim) => (
@@ -197,11 +197,11 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
         </span>
       ),
     },
-    { key: "thread", head: "Thread", width: "112px", cell: ({ thread }) => thread ?? "–" },
+    { key: "thread", head: "Thread", width: "98px", cell: ({ thread }) => thread ?? "–" },
     {
       key: "fence",
       head: "Fence",
-      width: "104px",
+      width: "118px",
       number: true,
       cell: ({ fence }) => fence ?? "–",
     },
