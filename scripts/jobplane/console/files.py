@@ -125,13 +125,12 @@ def _history(backend: Backend) -> list[api.FilesAt]:
 def shown_file(row: Mapping[str, Any], now: float) -> api.FileRow:
     """A row of the table of files, or a finding about one."""
     known = {"date_prefix", "file_key", "status", "manifest_path", "error_message", "reset_count"}
-    status = read_status(row.get("status"), DEFAULT_STATUS_SHARDS)
     names = ("since", "updated_at", "processing_start_time", "created_at", "upload_time")
     since = next((at for name in names if (at := _time(row.get(name))) is not None), None)
     return api.FileRow(
         date=str(row.get("date_prefix", "")),
         key=str(row.get("file_key", "")),
-        status=status.value if status else str(row.get("status", "")),
+        status=_status(row.get("status")),
         age_seconds=None if since is None else round(max(0.0, now - since), 1),
         updated_at=None if since is None else iso_time(since),
         manifest=row.get("manifest_path") or None,
@@ -139,6 +138,12 @@ def shown_file(row: Mapping[str, Any], now: float) -> api.FileRow:
         resets=int(row.get("reset_count") or 0),
         fields={name: value for name, value in row.items() if name not in known},
     )
+
+
+def _status(stored: Any) -> str:
+    """A status without its shard; one that is unknown as it is stored."""
+    status = read_status(stored, DEFAULT_STATUS_SHARDS)
+    return status.value if status else str(stored or "")
 
 
 def _time(value: Any) -> float | None:
@@ -237,7 +242,7 @@ def reset(backend: Backend, asked: api.ResetRequest) -> api.ResetAnswer:
         shown = api.FileOutcome(
             date=file["date_prefix"],
             key=file["file_key"],
-            status=str(file.get("status", "")),
+            status=_status(file.get("status")),
             detail=f"stuck for {file.get('hours_stuck')} h",
         )
         (failed if file.get("action") == "fail" else done).append(shown)

@@ -27,7 +27,7 @@ def workspaces(backend: Backend, _asked: None) -> api.Workspaces:
     held = [row for row in rows if row.get("state") != "free"]
     with ThreadPoolExecutor(8) as pool:
         found = dict(zip(map(_name_of, held), pool.map(_execution_of(backend), held), strict=True))
-    claims = [_claim(row, found, now) for row in rows]
+    claims = [claim_of(row, found, now) for row in rows]
     records, all_records = _scanned(backend, "interruptions", MAX_INTERRUPTIONS)
     of_workspace = {name: row["projectUserId"] for row in held if (name := _name_of(row))}
     return api.Workspaces(
@@ -70,9 +70,10 @@ def _execution_of(backend: Backend) -> Any:
     return read
 
 
-def _claim(
+def claim_of(
     row: Mapping[str, Any], statuses: Mapping[str | None, str | None], now: float
 ) -> api.Claim:
+    """A claim for the page; `statuses` are those of executions by their names."""
     project, _, user = row["projectUserId"].partition("#")
     state, began, expiry = claim_state(row, now), claim_start(row), claim_expiry(row)
     names = {"live": "held", "none": "free"}
@@ -197,7 +198,7 @@ def execution(backend: Backend, asked: api.ExecutionQuery) -> api.ExecutionDetai
         str(given.get(name, "")) for name in ("projectId", "userId")
     )
     shown = _shown(found, workspace.strip("#") or None, now)
-    states = list(_states(flow, history, is_over=shown.ended_at is not None))
+    states = list(graph_of(flow, history, is_over=shown.ended_at is not None))
     events = list(_events(history))
     return api.ExecutionDetail(
         execution=shown,
@@ -226,9 +227,10 @@ def _next_of(state: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(target for target in targets if target))
 
 
-def _states(
+def graph_of(
     flow: Mapping[str, Any], history: list[Row], *, is_over: bool
 ) -> Iterator[api.GraphState]:
+    """The states of a flow, with what an execution's history says of each."""
     visits: dict[str, list[str]] = {}
     current, failed = None, None
     for event in history:
