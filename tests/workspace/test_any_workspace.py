@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lambdapack import BuildError, Project, Statements
 from lambdapack.environments import plain_environment, uv_command
 from lambdapack.project import PYTHONS
 from lambdapack.requirements import PYTHON
+from tests.workspace import hundred
 from tests.workspace.copies import command_environment, program, succeeded
 from tests.workspace.foreign_workspace import (
     HATCHLING,
@@ -611,3 +613,15 @@ def test_terraforms_example_names_the_zip_its_handler_and_its_platform(examples:
         assert expected in text
     if shutil.which("terraform"):
         run("terraform", "fmt", "-check", cwd=examples / "terraform")
+
+
+def test_the_table_of_libraries_has_every_probe_and_names_each_difference() -> None:
+    """As the last run wrote it; `hundred` is no test itself."""
+    text = hundred.DOCUMENT.read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\S+) \| \S+ \| \S+ \| (.+) \|$", text, re.MULTILINE))
+    assert list(rows) == list(hundred.probes())
+    assert len(rows) > 100
+    named = text.partition("## Differences")[2].partition("## Results")[0]
+    assert {name for name, found in rows.items() if found != "equal"} == {
+        name for name in rows if f"`{name}`" in named
+    }
