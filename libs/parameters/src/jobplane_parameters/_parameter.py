@@ -137,6 +137,14 @@ class Parameter[T](Cached[T]):
         self._parse = parse
         super().__init__(self._parsed, max_age=max_age, report=report, clock=clock, chance=chance)
 
+    def value(self) -> T:
+        """See Cached.value."""
+        return super().value()
+
+    def renewed(self) -> T:
+        """See Cached.renewed."""
+        return super().renewed()
+
     def _parsed(self) -> T:
         try:
             answer = self._client.get_parameter(Name=self.name, WithDecryption=True)
