@@ -58,7 +58,7 @@ class Failure(Exception):
 
 
 class Outcome(NamedTuple):
-    """What came of a library."""
+    """The result for a library."""
 
     library: str
     version: str

@@ -616,7 +616,7 @@ def test_terraforms_example_names_the_zip_its_handler_and_its_platform(examples:
 
 
 def test_the_table_of_libraries_has_every_probe_and_names_each_difference() -> None:
-    """As the last run wrote it; `hundred` is no test itself."""
+    """As the last run wrote it; the module `hundred` makes it."""
     text = hundred.DOCUMENT.read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (\S+) \| \S+ \| \S+ \| (.+) \|$", text, re.MULTILINE))
     assert list(rows) == list(hundred.probes())
