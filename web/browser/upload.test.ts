@@ -4,7 +4,7 @@ import { World } from "./world.js";
 
 /** UPLOAD_MB=300 for a larger file. */
 const megabytes = Number(process.env.UPLOAD_MB ?? 40);
-const count = Math.ceil(megabytes / 8);
+const count = Math.ceil((megabytes * 10 ** 6) / (8 * 2 ** 20));
 
 let world: World;
 
