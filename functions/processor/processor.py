@@ -19,12 +19,12 @@ import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -96,6 +96,7 @@ from jobplane_leases.jobs import (
     OutOfTimeError,
     Pace,
     Progress,
+    SmallSteps,
     StepError,
     TransientError,
 )
@@ -675,7 +676,7 @@ def follow(job: Job, assembly_id: str) -> None:
 
 
 def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembly:
-    """The document of the job, taken for this request.
+    """The document of the job, taken for this request; one that this request has begun goes on.
 
     One that ended well, or that this request ended, comes back terminal, and so does one that
     failed while this request waited for it. Raises AssemblyBusyError when another request works on
@@ -700,7 +701,13 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         execution = 1
     tenant_id, user_id = split_owner_key(job.owner)
     moment = iso_time(time.time())
-    document = {
+    document: Row = {
+        "updated_at": moment,
+        "steps_total": len(template.steps) if template else 0,
+        "lease_until": job.invocation.lease().until,
+        "ttl": ttl_after(time.time(), ASSEMBLY_TTL_SECONDS),
+    }
+    begun = {
         "template_id": payload["template_id"],
         "branch": BRANCH,
         "user": {"userId": user_id},
@@ -711,7 +718,6 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         "execution": execution,
         "execution_start": moment,
         "created_at": (known or {}).get("created_at", moment),
-        "updated_at": moment,
         "message": "Receiving files",
         "uploads": [upload_entry(upload) for upload in payload["uploads"]],
         "results": {},
@@ -719,13 +725,14 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         "bytes_received": 0,
         "bytes_usage": 0,
         "progress_pct": 0,
-        "steps_total": len(template.steps) if template else 0,
         "steps_completed": 0,
         "warnings": [],
-        "lease_until": job.invocation.lease().until,
-        "ttl": ttl_after(time.time(), ASSEMBLY_TTL_SECONDS),
     }
-    stale = ["ok", "error", "webhook", "last_job_completed", "execution_duration", "current_step"]
+    stale: list[str] = []
+    if known is None or not mine or "uploads" not in known:
+        document |= begun
+        stale += ["ok", "error", "webhook", "last_job_completed", "execution_duration"]
+        stale += ["current_step"]
     if known is None or is_terminal_assembly(known):
         stale.append("followers")
     try:
@@ -759,29 +766,26 @@ def upload_entry(upload: Row) -> Row:
     }
 
 
-def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotInput]:
-    """Check that each upload exists and has the given md5; return the inputs.
+def receive(upload: Row, progress: Callable[[int], None]) -> Row:
+    """Check that an upload exists and has the given md5; its id, its size, and whether that md5 is
+    the one of its content.
 
     Raises AssemblyError.
     """
-    inputs = []
-    for upload in assembly.document["uploads"]:
-        head = head_object(upload)
-        size = head["ContentLength"]
-        if size > MAX_UPLOAD_BYTES:
-            limit = f"{upload['name']}: larger than {MAX_UPLOAD_BYTES} bytes"
-            raise AssemblyError("FILE_TOO_LARGE", limit)
-        upload["size"] = size
-        # The ETag is the md5 of an object that was sent whole. Of parts it is a digest and their
-        # number, which identifies the content and is not its md5. Other objects are read.
-        tag, _, parts = head["ETag"].strip('"').partition("-")
-        if tag == upload["md5hash"]:
-            progress(size)
-        else:
-            verify(upload, progress)
-            parts = ""
-        inputs.append(robot_input(upload | {"md5hash": None} if parts else upload))
-    return inputs
+    head = head_object(upload)
+    size = head["ContentLength"]
+    if size > MAX_UPLOAD_BYTES:
+        limit = f"{upload['name']}: larger than {MAX_UPLOAD_BYTES} bytes"
+        raise AssemblyError("FILE_TOO_LARGE", limit)
+    # The ETag is the md5 of an object that was sent whole. Of parts it is a digest and their
+    # number, which identifies the content and is not its md5. Other objects are read.
+    tag, _, parts = head["ETag"].strip('"').partition("-")
+    if tag == upload["md5hash"]:
+        progress(size)
+    else:
+        verify(upload, progress)
+        parts = ""
+    return {"id": upload["id"], "size": size, "has_md5": not parts}
 
 
 def head_object(upload: Row) -> Row:
@@ -886,30 +890,55 @@ def result_of(ended: Row) -> Row:
 
 
 def run_steps(assembly: Assembly, template: Template) -> None:
-    """Run each step for the files that it uses, in the order of their dependencies."""
-    job, steps = assembly.job, template.ordered_steps()
-    meter = Meter(job, units=len(steps) + 1)
+    """Run each step for the files that it uses, in the order of their dependencies.
+
+    Each file is a small step of the job: another attempt goes on at the first one without a result.
+    """
+    steps = template.ordered_steps()
+    results: dict[str, list[Row]] = {}
+    warnings: list[str] = []
+    usage = 0
+    with assembly.job.small_steps("files", of=digest_of(steps)) as small:
+        meter = Meter(assembly.job, small, units=len(steps) + 1)
+        made = {":original": receive_all(assembly, meter)}
+        for number, step in enumerate(steps):
+            inputs = [source for name in step.use for source in made[name]]
+            meter.begin(f"Step {step.name}", sum(source.size for source, _ in inputs))
+            if not small.is_behind:
+                assembly.save(message=f"Processing: {step.name}", current_step=step.name)
+            files, texts = run_step(assembly, step, inputs, meter, results)
+            made[step.name] = [(robot_input(file), file["original_id"]) for file in files]
+            results[step.name] = files
+            warnings = first_warnings(warnings + texts)
+            usage += meter.read_bytes + sum(file["size"] for file in files)
+            if not small.is_behind:
+                assembly.save(
+                    results=dict(results),
+                    steps_completed=number + 1,
+                    bytes_usage=usage,
+                    warnings=warnings,
+                )
+        meter.end()
+
+
+def receive_all(assembly: Assembly, meter: "Meter") -> list[tuple[RobotInput, str]]:
+    """Check the uploads; return each as an input, with its id. Raises AssemblyError."""
     meter.begin("Receiving files", assembly.document["bytes_expected"])
-    originals = receive(assembly, meter.advance)
-    received = sum(source.size for source in originals)
-    assembly.save(uploads=assembly.document["uploads"], bytes_received=received)
-    # With the id of the upload, as two uploads of equal bytes may have one key.
-    ids = [upload["id"] for upload in assembly.document["uploads"]]
-    made = {":original": list(zip(originals, ids, strict=True))}
-    for number, step in enumerate(steps):
-        inputs = [source for name in step.use for source in made[name]]
-        meter.begin(f"Step {step.name}", sum(source.size for source, _ in inputs))
-        assembly.save(message=f"Processing: {step.name}", current_step=step.name)
-        files, warnings = run_step(assembly, step, inputs, meter)
-        made[step.name] = [(robot_input(file), file["original_id"]) for file in files]
-        usage = meter.read_bytes + sum(file["size"] for file in files)
-        assembly.save(
-            results={**assembly.document["results"], step.name: files},
-            steps_completed=number + 1,
-            bytes_usage=assembly.document["bytes_usage"] + usage,
-            warnings=first_warnings(assembly.document["warnings"] + warnings),
-        )
-    meter.end()
+    uploads, inputs = [], []
+    for upload in assembly.document["uploads"]:
+        found = meter.run(partial(receive, upload, meter.advance))
+        uploads.append(upload | {name: found[name] for name in ("id", "size")})
+        known = uploads[-1] if found["has_md5"] else uploads[-1] | {"md5hash": None}
+        # With the id of the upload, as two uploads of equal bytes may have one key.
+        inputs.append((robot_input(known), found["id"]))
+    assembly.save(uploads=uploads, bytes_received=sum(upload["size"] for upload in uploads))
+    return inputs
+
+
+def digest_of(steps: Iterable[Step]) -> str:
+    """Identifies the steps of a template: results of others can't be used."""
+    parts = [(s.name, s.robot, s.use, s.options.model_dump_json()) for s in steps]
+    return sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def first_warnings(warnings: list[str]) -> list[str]:
@@ -929,41 +958,56 @@ def run_step(
     step: Step,
     inputs: Iterable[tuple[RobotInput, str]],
     meter: "Meter",
+    results: Mapping[str, list[Row]],
 ) -> tuple[list[Row], list[str]]:
     """Run one step for its files, each with the id of its upload; return result entries and
     warnings.
 
-    Raises AssemblyError if the steps have made more files or bytes than they may.
+    `results` are those of the steps before. Raises AssemblyError if all steps together have made
+    more files or bytes than they may.
     """
-    document = assembly.document
-    made = sum(map(len, document["results"].values()))
-    left = output_limit(document["bytes_received"]) - sum(
-        file["size"] for files in document["results"].values() for file in files
+    made = sum(map(len, results.values()))
+    left = output_limit(assembly.document["bytes_received"]) - sum(
+        file["size"] for files in results.values() for file in files
     )
     files: list[Row] = []
     warnings: list[str] = []
     taken: set[str] = set()
+    prefix = result_prefix(assembly.id, step.name, assembly.attempt)
     for source, original_id in inputs:
-        prefix = result_prefix(assembly.id, step.name, assembly.attempt)
         sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
-        result = step.run(source, sink, RobotContext(meter.advance, left_bytes=left))
-        warnings += [text[:MAX_TEXT_LENGTH] for text in result.warnings]
-        left -= sum(stored.size for stored in sink.objects)
+        context = RobotContext(meter.advance, left_bytes=left)
+        done = meter.run(partial(run_robot, step, source, original_id, sink, context))
+        taken |= {file["name"] for file in done["files"]}
+        warnings += done["warnings"]
+        left -= sum(file["size"] for file in done["files"])
         if left < 0:
             raise AssemblyError("FILE_TOO_LARGE", "The steps write more than the job may")
-        files += [result_entry(stored, original_id) for stored in sink.objects]
+        files += done["files"]
         if made + len(files) > MAX_RESULTS:
             text = f"The steps make more than {MAX_RESULTS} files; send fewer files at a time"
             raise AssemblyError("FILE_TOO_LARGE", text)
     return files, warnings
 
 
+def run_robot(
+    step: Step, source: RobotInput, original_id: str, sink: S3Sink, context: RobotContext
+) -> Row:
+    """Run a step for one file: the entries of its outputs, and its warnings."""
+    result = step.run(source, sink, context)
+    return {
+        "files": [result_entry(stored, original_id) for stored in sink.objects],
+        "warnings": [text[:MAX_TEXT_LENGTH] for text in result.warnings],
+    }
+
+
 class Meter:
     """Computes the job's percentage from the bytes read; each unit (a step) has the same part."""
 
-    def __init__(self, job: Job, units: int) -> None:
+    def __init__(self, job: Job, small: SmallSteps, units: int) -> None:
         self.read_bytes = 0
         self._job = job
+        self._small = small
         self._units = units
         self._unit = -1
         self._total = 0
@@ -982,6 +1026,14 @@ class Meter:
             self._report(min(1.0, self.read_bytes / self._total))
         else:
             self._job.check()
+
+    def run(self, function: Callable[[], Row]) -> Row:
+        """Run a small step of the job; the bytes that it has read count also if it is stored."""
+        before = self.read_bytes
+        done: Row = self._small.run(lambda: function() | {"read": self.read_bytes - before})
+        if missing := before + done["read"] - self.read_bytes:
+            self.advance(missing)
+        return done
 
     def end(self) -> None:
         """Report that all units are done."""

@@ -783,6 +783,80 @@ def test_a_begun_job_is_taken_over(assemblies: Assemblies, changes: Row, executi
     assert (document["request_id"], document["execution"]) == ("req-1", execution)
 
 
+THREE = {"a.txt": b"one\n", "b.txt": b"two\n", "c.txt": b"three\n"}
+
+
+def files_of_three(assemblies: Assemblies) -> tuple[list[Row], list[str]]:
+    """Uploads for a template of two steps, and the files that robots are run for from now on."""
+    split: Row = {"robot": "/document/split", "lines": 1}
+    assemblies.templates(p=split | {"use": ":original"}, q=split | {"use": "p"})
+    module, ran = assemblies.processor.module, list[str]()
+    whole = module.run_robot
+
+    def run_robot(step: Any, source: Any, *more: Any) -> Any:
+        ran.append(f"{step.name} {source.name[0]}")
+        return whole(step, source, *more)
+
+    assemblies.processor.set(run_robot=run_robot)
+    return [assemblies.put(name, body) for name, body in THREE.items()], ran
+
+
+def go_on_with(assemblies: Assemblies, error: str, at: int) -> None:
+    """The n-th opening of a file raises an error of the module, once."""
+    whole, opened = assemblies.processor.module.open_object, list[str]()
+
+    def open_object(key: str) -> Any:
+        opened.append(key)
+        if len(opened) == at:
+            raise getattr(assemblies.processor.module, error)()
+        return whole(key)
+
+    assemblies.processor.set(open_object=open_object)
+
+
+@pytest.mark.parametrize("store_every", [0.0, 60.0])
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_an_assembly_goes_on_at_the_file_where_it_was(
+    assemblies: Assemblies, monkeypatch: pytest.MonkeyPatch, at: int, store_every: float
+) -> None:
+    """In the next invocation, with the document as it was; only the file under way is repeated."""
+    monkeypatch.setattr("jobplane_leases.jobs.STORE_SECONDS", store_every)
+    uploads, ran = files_of_three(assemblies)
+    go_on_with(assemblies, "OutOfTimeError", at)
+    row = assemblies.run("t", *uploads)
+    before = assemblies.document(row)
+    assert (row["status"], row["attempts"]) == ("PENDING", 0)
+    assemblies.processor.deliver(message(row))
+    after, document = assemblies.stack.request(), assemblies.document(row)
+    assert (after["status"], after["attempts"], document["execution"]) == ("COMPLETED", 1, 1)
+    expected = [f"{step} {name}" for step in "pq" for name in "abc"]
+    assert ran == expected[:at] + expected[at - 1 :]
+    for name in ("uploads", "execution_start", "created_at"):
+        assert document[name] == before[name]
+    assert before["results"].items() <= document["results"].items()
+    for step, files in document["results"].items():
+        assert [assemblies.stack.object(file["key"]) for file in files] == [*THREE.values()]
+        ids = [upload["id"] for upload in document["uploads"]]
+        assert ([file["original_id"] for file in files], step in "pq") == (ids, True)
+    # What is read is counted once, by whatever attempt.
+    assert document["bytes_usage"] == 4 * sum(map(len, THREE.values()))
+
+
+def test_results_of_another_template_are_not_used(
+    assemblies: Assemblies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment has changed it between two attempts."""
+    monkeypatch.setattr("jobplane_leases.jobs.STORE_SECONDS", 0.0)
+    uploads, ran = files_of_three(assemblies)
+    go_on_with(assemblies, "OutOfTimeError", 5)
+    row = assemblies.run("t", *uploads)
+    assemblies.step("p", "/document/split", lines=2)
+    assemblies.processor.deliver(message(row))
+    document = assemblies.document(row)
+    assert (document["ok"], [*document["results"]]) == ("ASSEMBLY_COMPLETED", ["p"])
+    assert ran[5:] == ["p a", "p b", "p c"]
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_after_the_documents_end_the_request_ends(
     assemblies: Assemblies, is_cancelled: bool
@@ -1054,9 +1128,17 @@ def test_a_document_taken_over_stops_its_first_worker(assemblies: Assemblies) ->
 
 
 def test_an_attempt_that_runs_out_of_time_leaves_the_document_open(assemblies: Assemblies) -> None:
-    """The next attempt ends it."""
-    once(assemblies, assemblies.processor.module.OutOfTimeError())
-    assemblies.processor.set(backoff_seconds=lambda attempt: 500.0)
+    """Before its first file is done; the next attempt ends it."""
+    module = assemblies.processor.module
+    errors, whole = [module.OutOfTimeError()], module.head_object
+
+    def head_object(upload: Row) -> Row:
+        while errors:
+            raise errors.pop()
+        found: Row = whole(upload)
+        return found
+
+    assemblies.processor.set(backoff_seconds=lambda attempt: 500.0, head_object=head_object)
     row = assemblies.run_archive()
     document = assemblies.document(row)
     assert row["status"] == "RETRYING"

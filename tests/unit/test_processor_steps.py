@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -249,6 +250,121 @@ def test_a_cancellation_is_heard_of_with_a_step(
     steps.once("one", lambda job: lease_of(stack).ask_to_cancel() and None)
     assert processor.run()["status"] == "CANCELLED"
     assert steps.ran == ["one", "two"]
+
+
+# Small steps
+
+
+class Small:
+    """A job of small steps `0` to `9`; `ran` are those that were run."""
+
+    def __init__(self, processor: Processor, store_every: float = 0.0) -> None:
+        self.ran: list[int] = []
+        self.of = "a"
+        self.before: dict[int, list[Callable[[Any], None]]] = {}
+        processor.stack.monkeypatch.setattr("jobplane_leases.jobs.STORE_SECONDS", store_every)
+        processor.action("delay", self)
+
+    def __call__(self, job: Any) -> Any:
+        with job.small_steps("part", self.of) as small:
+            return [small.run(partial(self.run, job, number)) for number in range(10)]
+
+    def run(self, job: Any, number: int) -> Any:
+        if waiting := self.before.get(number):
+            waiting.pop(0)(job)
+        self.ran.append(number)
+        return {"of": f"{self.of}{number}"}
+
+    def raising(self, number: int, error: type[Exception]) -> None:
+        """The job raises an error in this step, once."""
+
+        def fail(job: Any) -> None:
+            raise error
+
+        self.before.setdefault(number, []).append(fail)
+
+
+def parts(of: str = "a") -> list[Row]:
+    return [{"of": f"{of}{number}"} for number in range(10)]
+
+
+@pytest.mark.parametrize(("every", "writes"), [(0.0, 10), (60.0, 0)])
+def test_small_steps_share_a_write(
+    processor: Processor, stack: Stack, every: float, writes: int
+) -> None:
+    """About one a second; those of the last second are not stored by a job that ends."""
+    small = Small(processor, every)
+    calls = stack.calls(processor.module.dynamodb)
+    assert result_of(processor.run()) == parts()
+    assert (calls.counts()["UpdateItem"], small.ran) == (2 + writes, [*range(10)])
+
+
+@pytest.mark.parametrize(("every", "repeated"), [(0.0, []), (60.0, [*range(4)])])
+def test_a_later_attempt_goes_on_with_the_small_step_that_failed(
+    processor: Processor, every: float, repeated: list[int]
+) -> None:
+    """What was not stored yet runs again."""
+    small = Small(processor, every)
+    small.raising(4, TimeoutError)
+    assert result_of(processor.run()) == parts()
+    assert small.ran == [*range(4), *repeated, *range(4, 10)]
+
+
+def test_a_hand_over_repeats_the_small_step_that_was_under_way(
+    processor: Processor, stack: Stack
+) -> None:
+    """Whatever was not stored before; it is no attempt."""
+    small = Small(processor, 60.0)
+    for number in (3, 7):
+        small.raising(number, processor.module.OutOfTimeError)
+    assert processor.run()["attempts"] == 0
+    assert go_on(processor, stack)["attempts"] == 0
+    assert result_of(go_on(processor, stack)) == parts()
+    assert small.ran == [*range(10)]
+
+
+def test_a_small_step_for_which_time_is_short_begins_in_the_next_invocation(
+    processor: Processor, stack: Stack
+) -> None:
+    small = Small(processor, 60.0)
+    small.before[2] = [lambda job: setattr(job, "_longest_step", 1e6)]
+    assert processor.run()["status"] == "PENDING"
+    assert small.ran == [0, 1, 2]
+    assert result_of(go_on(processor, stack)) == parts()
+
+
+def test_results_of_other_work_are_not_used(processor: Processor, stack: Stack) -> None:
+    """A deployment has changed what the job does; its own results are used later."""
+    small = Small(processor)
+
+    def change(job: Any) -> None:
+        small.of = "b"
+        raise TimeoutError
+
+    small.before[3] = [change]
+    small.raising(8, TimeoutError)
+    assert result_of(processor.run()) == parts("b")
+    assert small.ran == [0, 1, 2, *range(10)]
+
+
+@pytest.mark.parametrize("late", [["late"], ["late"] * 5])
+def test_a_late_write_of_small_steps_stands(
+    processor: Processor, stack: Stack, late: list[str]
+) -> None:
+    """It was sent by an attempt before; what follows keeps its place."""
+    small = Small(processor, 60.0)
+
+    def store_late(job: Any) -> None:
+        text = json.dumps({"of": "a", "first": 0, "results": late})
+        steps = {"steps": [{"name": "part-1", "result": text}], "step_count": 1}
+        lease_of(stack).store_steps(job.invocation.id, steps, time.time())
+        raise processor.module.OutOfTimeError
+
+    small.before[3] = [store_late]
+    processor.run()
+    found = result_of(go_on(processor, stack))
+    assert found == [*late, *parts()[len(late) :]]
+    assert small.ran == [*range(3), *range(len(late), 10)]
 
 
 # Hand-over

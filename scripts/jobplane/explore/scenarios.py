@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import jobplane_keys.lanes
 import jobplane_leases._requests
+import jobplane_leases.jobs
 from jobplane.explore.search import Play, Scenario
 from jobplane.explore.services import Message
 from jobplane.explore.tables import Row
@@ -411,6 +412,39 @@ def retry(world: World) -> None:
     assemble(world, world.connect("origin"), "job")
 
 
+@scenario("files", *JOBS, "deliver-webhook")
+def files(world: World) -> Holds:
+    """An assembly of two files, for which each invocation has time for one, while its client
+    cancels it, or not; the sweeper comes.
+    """
+    world.replaced(jobplane_leases.jobs, "STORE_SECONDS", 0.0)
+    processor = world.stage.module("processor")
+    whole, begun = processor.run_robot, set[str]()
+
+    def run_robot(step: Any, source: Any, original_id: str, sink: Any, context: Any) -> Any:
+        attempt = sink._prefix
+        if attempt in begun:
+            raise processor.OutOfTimeError
+        begun.add(attempt)
+        return whole(step, source, original_id, sink, context)
+
+    world.replaced(processor, "run_robot", run_robot)
+    client = world.connect("origin")
+    assemble(world, client, "job", files=2)
+    client.say("cancel", {"request_id": "job"})
+    world.sweep()
+
+    def holds() -> None:
+        for document in world.rows("assemblies"):
+            if document.get("ok") == "ASSEMBLY_COMPLETED":
+                made = document["results"]["parts"]
+                keys = {file["key"] for file in made}
+                names = {file["name"] for file in made}
+                assert len(made) == len(keys) == len(names) == 4, made
+
+    return holds
+
+
 @scenario("join", *JOBS, "deliver-webhook")
 def join(world: World) -> None:
     """Two devices ask for one assembly; it is made once, and both have it."""
@@ -422,18 +456,20 @@ def join(world: World) -> None:
 LINES = b"".join(letter * (256 * 1024) + b"\n" for letter in (b"a", b"b"))
 
 
-def assemble(world: World, client: Client, request_id: str, *, is_uploaded: bool = True) -> str:
-    """A stored job that splits an uploaded file; the key of the upload."""
+def assemble(
+    world: World, client: Client, request_id: str, *, is_uploaded: bool = True, files: int = 1
+) -> str:
+    """A stored job that splits uploaded files, which are equal; the key of the uploads."""
     md5hash = hashlib.md5(LINES, usedforsecurity=False).hexdigest()
     file = {"name": "a.txt", "size": len(LINES), "mime": "text/plain", "md5hash": md5hash}
-    asked = client.ask("create_upload", {"template_id": "parts", "files": [file]})
+    asked = client.ask("create_upload", {"template_id": "parts", "files": [file] * files})
     if "data" not in asked:  # a fault met the router
         return ""
-    upload = {name: asked["data"]["uploads"][0][name] for name in ("key", *file)}
+    uploads = [{name: each[name] for name in ("key", *file)} for each in asked["data"]["uploads"]]
     if is_uploaded:
-        world.s3.objects[upload["key"]] = LINES
-    client.ask("process_assembly", {"template_id": "parts", "uploads": [upload]}, id=request_id)
-    return str(upload["key"])
+        world.s3.objects[uploads[0]["key"]] = LINES
+    client.ask("process_assembly", {"template_id": "parts", "uploads": uploads}, id=request_id)
+    return str(uploads[0]["key"])
 
 
 @scenario("crowd", *JOBS, "deliver-webhook")

@@ -17,7 +17,7 @@ from jobplane_keys import item_size, to_item
 
 type Row = dict[str, Any]
 
-MAX_STEPS = 1000
+MAX_STEPS = 10_000
 MAX_STEP_BYTES = 16 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _RESULT_IN_ROW_BYTES = 1024
@@ -74,8 +74,15 @@ class Steps:
         self._object: str | None = row.get("steps_object")
         self._count: int = row.get("step_count", 0)
 
+    def upcoming(self) -> Row | None:
+        """The entry of the next step; None if it is not stored."""
+        number, before = len(self._passed), self._count - len(self._recent)
+        if number == self._count:
+            return None
+        return self._recent[number - before] if number >= before else self._read()[number]
+
     def find(self, name: str) -> Row | None:
-        """The entry of the next step; None if it is not stored. Raises StepError."""
+        """The entry of the next step, by its name; None if it is not stored. Raises StepError."""
         number = len(self._passed)
         if not _NAME.fullmatch(name):
             raise StepError(
@@ -83,12 +90,11 @@ class Steps:
             )
         if name in self._passed:
             raise StepError(f"Two steps have the name {name!r}; give each step its own name")
-        if number == self._count:
+        entry = self.upcoming()
+        if entry is None:
             if number == MAX_STEPS:
                 raise StepError(f"A job has at most {MAX_STEPS} steps; do more in each")
             return None
-        before = self._count - len(self._recent)
-        entry = self._recent[number - before] if number >= before else self._read()[number]
         if entry["name"] != name:
             raise StepError(
                 f"Step {number + 1} is {name!r} now, but {entry['name']!r} is stored: the job's"

@@ -44,6 +44,7 @@ __all__ = [
     "OutOfTimeError",
     "Pace",
     "Progress",
+    "SmallSteps",
     "StepError",
     "TransientError",
     "Worker",
@@ -52,6 +53,8 @@ __all__ = [
 MAX_TEXT_LENGTH = 1000
 # How long an event waits for others of its batch.
 FLUSH_SECONDS = 0.25
+# How long results of small steps wait for others of their write.
+STORE_SECONDS = 1.0
 # To give a job back and take it again costs more than to keep a worker for so long.
 WAIT_HERE_SECONDS = 5.0
 _NO_STORE = (
@@ -303,6 +306,12 @@ class LeasedJob:
         """
         return self._step_result(name, function)
 
+    def small_steps(self, name: str, of: str = "") -> "SmallSteps":
+        """Steps that are too small for a write each; `name` begins the names of those that are
+        stored, and `of` says what they work on.
+        """
+        return SmallSteps(self, name, of)
+
     def wait(self, seconds: float = 0.0, *, until: float | None = None, name: str = "") -> None:
         """Let some seconds pass, or go on at `until` (epoch seconds), without a worker: the job is
         given back, and its next invocation goes on here.
@@ -372,7 +381,8 @@ class LeasedJob:
             )
         entry, text = self._steps.find(name), None
         if entry is None:
-            self._check_time_for_step()
+            self.flush()
+            self._check_time_for_step(self.has_stored_step)
             self._step = name
             try:
                 entry, text = self._store_step(name, function, is_callback)
@@ -381,12 +391,11 @@ class LeasedJob:
         self._steps.passed(name)
         return json.loads(self._steps.text_of(entry) if text is None else text)
 
-    def _check_time_for_step(self) -> None:
+    def _check_time_for_step(self, goes_on: bool) -> None:
         """What would not be done in time begins in the next invocation, if that goes on here."""
-        self.flush()
         self.check()
         needed = self.pace.reserve + self._longest_step
-        if self.has_stored_step and self.invocation.remaining() < needed:
+        if goes_on and self.invocation.remaining() < needed:
             raise OutOfTimeError
 
     def _store_step(
@@ -559,3 +568,76 @@ class LeasedJob:
         self.written(row, progress)
         if row.get("cancel_requested"):
             self.halt(JobCancelledError())
+
+
+class SmallSteps:
+    """Steps of a job whose results are stored together, about once a second, as one step.
+
+        with job.small_steps("files", of="sha256") as small:
+            hashes = [small.run(partial(hash_of, file)) for file in files]
+
+    They are called in the same order in each attempt, and no other step in between. A later attempt
+    gets what was stored for the same `of`, and goes on with the first one without a result. When
+    the worker's time is up, all results so far are stored; a worker that is killed loses those of
+    the last second.
+    """
+
+    def __init__(self, job: LeasedJob, name: str, of: str) -> None:
+        self._job, self._name, self._of = job, name, of
+        self._results: list[Any] = []
+        self._passed = self._stored = 0
+        self._number = 1
+        steps = job._steps
+        while (entry := steps.upcoming()) and entry["name"] == self._step_name:
+            stored = json.loads(steps.text_of(entry))
+            first = stored["first"]
+            # A late write of an earlier attempt may have taken the place of one with more results.
+            if stored["of"] == of and first <= len(self._results):
+                self._results[first:] = stored["results"]
+            steps.passed(self._step_name)
+            self._number += 1
+        self._stored = len(self._results)
+        self._stored_at = time.monotonic()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next step has a result of an earlier attempt."""
+        return self._passed < len(self._results)
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """The result of the next step, a JSON value: as it is stored, or of `function`.
+
+        Raises what `LeasedJob.step` raises.
+        """
+        if not self.is_behind:
+            job, has_more = self._job, len(self._results) > self._stored
+            job._check_time_for_step(goes_on=job.has_stored_step or has_more)
+            began = time.monotonic()
+            self._results.append(function())
+            job._longest_step = max(job._longest_step, time.monotonic() - began)
+            if time.monotonic() - self._stored_at >= STORE_SECONDS:
+                self._store()
+        self._passed += 1
+        return self._results[self._passed - 1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, OutOfTimeError):
+            self._store()
+
+    @property
+    def _step_name(self) -> str:
+        return f"{self._name}-{self._number}"
+
+    def _store(self) -> None:
+        if self._stored == len(self._results):
+            return
+        results = {"of": self._of, "first": self._stored, "results": self._results[self._stored :]}
+        name, steps = self._step_name, self._job._steps
+        if steps.find(name) is None:
+            self._job._store_step(name, lambda: results, is_callback=False)
+        steps.passed(name)
+        self._number += 1
+        self._stored, self._stored_at = len(self._results), time.monotonic()
