@@ -142,6 +142,8 @@ BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
 # Time that an invocation reserves for its answer.
 ANSWER_SECONDS = 2.0
+# How long a job that is put back waits for its posts.
+DRAIN_SECONDS = 5.0
 # Time that an invocation reserves to write the states of its requests.
 SAFETY_SECONDS = 10.0
 # With less time than this, no request is begun.
@@ -348,6 +350,11 @@ class Job(LeasedJob):
         if not self.outbox.close(self.invocation.remaining() - ANSWER_SECONDS):
             telemetry.metric("PostFailed")
             telemetry.warning("messages not posted in time")
+
+    def drain(self) -> None:
+        """Wait for the posts, so that those of the next worker come after them."""
+        left = self.invocation.remaining() - ANSWER_SECONDS
+        self.outbox.drain(min(left, DRAIN_SECONDS))
 
     def written(self, row: Row, progress: Progress | None) -> None:
         if progress:
@@ -617,6 +624,8 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
     `keep`: this invocation continues with it after `wait` seconds; otherwise the sweeper finds it
     then. `counts`: whether this attempt counts.
     """
+    if not keep:
+        job.drain()
     lease_until = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
     job.request.put_back(
         job.invocation.id,
@@ -1260,7 +1269,9 @@ def settle(job: Job, error: Exception) -> float | None:
         until = max(math.ceil(error.until), int(time.time()))
         if error.callback is None:
             put_back(job, until - time.time(), keep=False, counts=False)
-        elif not job.request.await_callback(
+            return None
+        job.drain()
+        if not job.request.await_callback(
             job.invocation.id, error.callback, until, job.row["attempts"] - 1, time.time()
         ):
             hand_over(job)

@@ -230,7 +230,13 @@ class EveryListenerHears(Guarantee):
 
     def _is_delayed(self) -> bool:
         """Whether posts may arrive late, so that their order is that of the network."""
-        return any(self.met(name) & {"late", "delayed", "freeze"} for name in self.world.faulted)
+        faulted = self.world.faulted
+        is_silent = ("hang", "PostToConnection")  # for longer than a job that is put back waits
+        return any(self.met(name) & {"late", "delayed", "freeze"} for name in faulted) or any(
+            (fault, call.split(" ")[0]) == is_silent
+            for met in faulted.values()
+            for fault, call in met
+        )
 
 
 class LeaseWhileItLives(Guarantee):
