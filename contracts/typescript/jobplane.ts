@@ -78,7 +78,8 @@ export type ClientRequest =
   | SubscribeRequest
   | UnsubscribeRequest
   | CallbackRequest
-  | CancelRequest;
+  | CancelRequest
+  | ReplayRequest;
 export type Handshake = ConnectAnswer | ConnectRefusal;
 export type ServerMessage =
   | ResponseMessage
@@ -964,6 +965,7 @@ export interface AssemblySummary {
   current_step?: string;
   webhook?: AssemblyWebhook;
   request_id?: string;
+  execution?: number;
   stalled?: boolean;
 }
 /**
@@ -1705,6 +1707,15 @@ export interface Callback {
 export interface CancelRequest {
   id?: string | null;
   action: "cancel";
+  payload: RequestReference;
+  metadata?: SyncMetadata;
+}
+/**
+ * Runs a job that has ended once more, as a new job, and acknowledges that one.
+ */
+export interface ReplayRequest {
+  id?: string | null;
+  action: "replay";
   payload: RequestReference;
   metadata?: SyncMetadata;
 }

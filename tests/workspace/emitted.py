@@ -24,5 +24,6 @@ def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
             assert all(1 <= len(fields[name]) <= 1024 for each in (plain, *more) for name in each)
             dimensions = frozenset(name for each in more for name in each[1:])
             for metric in directive["Metrics"]:
-                found.add(Metric(metric["Name"], metric["Unit"], dimensions, function))
+                service = fields.get("service", function)  # it may invoke another in its process
+                found.add(Metric(metric["Name"], metric["Unit"], dimensions, service))
     return found

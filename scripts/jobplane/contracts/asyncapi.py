@@ -79,12 +79,12 @@ def messages_of(action: SocketAction) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def replies_to(action: SocketAction) -> list[str]:
     name = camel(action.name)
-    own = []
+    own = [action.message] if action.message else []
     if action.answer is not None:
         own.append(f"{name}Response")
     if action.result is not None:
         own += ["acknowledgment", "progress", f"{name}Complete"]
-    return [*(own or ["pong"]), "error"]
+    return [*own, "error"]
 
 
 def operation_of(action: SocketAction) -> dict[str, Any]:

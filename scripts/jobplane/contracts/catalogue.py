@@ -39,12 +39,15 @@ class Contract:
 
 @dataclass(frozen=True)
 class SocketAction:
-    """What a client sends for an action, and receives: an immediate answer, a job's result."""
+    """What a client sends for an action, and receives: an immediate answer, a job's result, or
+    neither of them but a message that is no action's own.
+    """
 
     name: str
     request: type[BaseModel]
     answer: type[BaseModel] | None = None
     result: type[BaseModel] | None = None
+    message: str | None = None
 
 
 SOCKET_ACTIONS = (
@@ -56,8 +59,9 @@ SOCKET_ACTIONS = (
     SocketAction("echo", requests.EchoRequest, answers.Echo, answers.Echo),
     SocketAction("generate_report", requests.GenerateReportRequest, result=answers.Report),
     SocketAction("health", requests.HealthRequest, answers.Health, answers.Health),
-    SocketAction("ping", requests.PingRequest),
+    SocketAction("ping", requests.PingRequest, message="pong"),
     SocketAction("process_assembly", requests.ProcessAssemblyRequest, result=AssemblyDocument),
+    SocketAction("replay", requests.ReplayRequest, message="acknowledgment"),
     SocketAction("status", requests.StatusRequest, answers.RequestState),
     SocketAction("subscribe", requests.SubscribeRequest, answers.Subscribed),
     SocketAction("unsubscribe", requests.UnsubscribeRequest, answers.Unsubscribed),

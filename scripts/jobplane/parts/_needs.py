@@ -18,8 +18,8 @@ from jobplane.tree.repository import Repository
 LIST = Path("tests", "needs.toml")
 # Calls whose arguments are never names of functions.
 PLAIN_CALLS = frozenset({
-    "StatusClient", "Telemetry", "ask", "create", "data", "delitem", "get", "git", "parametrize",
-    "pop", "request", "setenv", "setitem", "to_thread",
+    "StatusClient", "Telemetry", "ask", "create", "data", "delitem", "get", "git", "messages",
+    "parametrize", "pop", "request", "setenv", "setitem", "to_thread",
 })  # fmt: skip
 VERBS = frozenset({"affected", "build", "check", "deploy", "event", "fuzz", "invoke", "logs"})
 

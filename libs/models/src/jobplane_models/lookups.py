@@ -84,6 +84,7 @@ class AssemblySummary(Open):
     current_step: str | None = None
     webhook: AssemblyWebhook | None = None
     request_id: str | None = None
+    execution: int | None = None
     stalled: bool | None = None
 
 

@@ -152,6 +152,14 @@ class CancelRequest(_Request):
     metadata: SyncMetadata = SyncMetadata()
 
 
+class ReplayRequest(_Request):
+    """Runs a job that has ended once more, as a new job, and acknowledges that one."""
+
+    action: Literal["replay"]
+    payload: RequestReference
+    metadata: SyncMetadata = SyncMetadata()
+
+
 ClientRequest = Annotated[
     PingRequest
     | EchoRequest
@@ -165,6 +173,7 @@ ClientRequest = Annotated[
     | SubscribeRequest
     | UnsubscribeRequest
     | CallbackRequest
-    | CancelRequest,
+    | CancelRequest
+    | ReplayRequest,
     Discriminator("action"),
 ]
