@@ -6,7 +6,7 @@ import type {
   RequestState,
 } from "./contracts.js";
 import { errorOf, JobFailedError } from "./errors.js";
-import { Http, type JobList, type ListOptions } from "./http.js";
+import { Http, type JobList, type ListOptions, type Started } from "./http.js";
 import { type Action, type End, isEnd, newId, type Payload, type Result } from "./protocol.js";
 import {
   type ConnectionState,
@@ -152,8 +152,7 @@ export class Jobs {
   ): Promise<Job> {
     const { id = newId(), metadata } = options;
     const frame = encoded(id, action, payload, metadata);
-    if (frame === null)
-      return this.api("start with a large payload").start(id, action, payload, metadata);
+    if (frame === null) return (await this.sent(id, action, payload, metadata)).job;
     const first = await new Promise<AcknowledgmentMessage | End>((resolve, reject) => {
       const stop = this.session.send(id, frame, {
         message: (message) => {
@@ -179,8 +178,8 @@ export class Jobs {
   ): Promise<Result<A>> {
     const frame = encoded(id, action, payload, metadata);
     if (frame === null) {
-      await this.start(action, payload, { id, ...(metadata && { metadata }) });
-      return (await this.wait(id, waiting)) as Result<A>;
+      const { answer } = await this.sent(id, action, payload, metadata);
+      return (answer ? answer.result : await this.wait(id, waiting)) as Result<A>;
     }
     const end = await ended(waiting, (watcher) => this.session.send(id, frame, watcher));
     return settled(end, action) as Result<A>;
@@ -216,6 +215,15 @@ export class Jobs {
   /** Starts a new job with the action and payload of one that has ended. */
   async replay(id: string): Promise<Job> {
     return this.api("replay").replay(id);
+  }
+
+  private sent(
+    id: string,
+    action: string,
+    payload: object,
+    metadata: Record<string, string> | undefined,
+  ): Promise<Started> {
+    return this.api("start with a large payload").start(id, action, payload, metadata);
   }
 
   private api(call: string): Http {

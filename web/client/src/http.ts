@@ -21,6 +21,12 @@ export interface JobList {
   next: string | null;
 }
 
+/** What was started; a short action has been answered already. */
+export interface Started {
+  job: Job;
+  answer?: { result: unknown };
+}
+
 const attempts = 4;
 
 /** The HTTP API: what a socket can't do. */
@@ -35,8 +41,9 @@ export class Http {
     action: string,
     payload: object,
     metadata: Record<string, string> | undefined,
-  ): Promise<Job> {
-    return jobOf(await this.call("POST", "jobs", { id, action, payload, metadata }));
+  ): Promise<Started> {
+    const data = await this.call("POST", "jobs", { id, action, payload, metadata });
+    return { job: jobOf(data), ...("result" in data && { answer: { result: data.result } }) };
   }
 
   async list(options: ListOptions): Promise<JobList> {

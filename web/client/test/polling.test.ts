@@ -125,6 +125,9 @@ test("a job of another tab is followed, a short action answered, a refusal passe
   api.put("a", { status: "CANCELLED" });
   await waiting;
   expect((await jobs.run("echo", { n: 1 })).echo).toEqual({ n: 1 });
+  // A browser sends no frame of this size.
+  const large = { text: "x".repeat(40_000) };
+  expect((await jobs.run("echo", large)).echo).toEqual(large);
   await expect(jobs.start("unknown", {})).rejects.toMatchObject({ code: "INVALID_ACTION" });
   await expect(jobs.wait("absent")).rejects.toMatchObject({ code: "NOT_FOUND" });
 });
