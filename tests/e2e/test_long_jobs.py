@@ -84,7 +84,7 @@ async def test_an_assembly_completes_through_three_hand_overs(
         await socket.ask({"action": "subscribe", "payload": {"request_id": job}})
         for is_cut in (True, True, False):
             row = await worker.work(1.0, is_cut=is_cut)
-            assert row["attempts"] <= 1, "a hand-over is no attempt"
+            assert row["attempts"] <= 1, "a hand-over spends no attempt"
         end = await socket.end_of(job)
         assert_ended_once(socket.of(job))
     document = deployed.assembly(name)

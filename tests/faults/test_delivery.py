@@ -107,6 +107,7 @@ def test_only_a_message_that_failed_is_received_again(cloud: Cloud) -> None:
             return batch.process(event)
 
         cloud.queues["jobs"].invoke = mend_after(cloud, 2, process)
+        cloud.queues["jobs"].batch_size = 4
         batch.run()
         assert given == [4, 1, 1]
         assert {row["attempts"] for row in cloud.items("requests")} == {1}

@@ -313,7 +313,7 @@ def test_a_later_attempt_goes_on_with_the_small_step_that_failed(
 def test_a_hand_over_repeats_the_small_step_that_was_under_way(
     processor: Processor, stack: Stack
 ) -> None:
-    """Whatever was not stored before; it is no attempt."""
+    """Whatever was not stored before; it spends no attempt."""
     small = Small(processor, 60.0)
     for number in (3, 7):
         small.raising(number, processor.module.OutOfTimeError)

@@ -443,7 +443,9 @@ def test_a_filled_event_is_plain_json(arguments: tuple[str, ...]) -> None:
     assert "<token" not in done.stdout
 
 
-def test_an_event_without_names_needs_no_stage() -> None:
+def test_an_event_without_names_needs_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):  # moto's
+        monkeypatch.delenv(name, raising=False)
     assert run("event", "claim", "acquired", "--stage", "nowhere").returncode == 0
     done = run("invoke", "status", "http", "--print", "--stage", "local-not-up")
     assert done.returncode != 0

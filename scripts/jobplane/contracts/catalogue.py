@@ -40,7 +40,7 @@ class Contract:
 @dataclass(frozen=True)
 class SocketAction:
     """What a client sends for an action, and receives: an immediate answer, a job's result, or
-    neither of them but a message that is no action's own.
+    neither of them but a message that several actions have.
     """
 
     name: str
