@@ -867,19 +867,19 @@ export interface AssemblyDocument {
   ok?: OkCode;
   error?: string;
   message: string;
-  uploads?: AssemblyUpload[];
-  results?: {
+  uploads: AssemblyUpload[];
+  results: {
     [k: string]: AssemblyResult[];
   };
-  bytes_expected?: number;
-  bytes_received?: number;
-  bytes_usage?: number;
+  bytes_expected: number;
+  bytes_received: number;
+  bytes_usage: number;
   execution_duration?: number;
   execution_start?: string;
   last_job_completed?: string;
   template_id: string;
-  branch?: string;
-  user?: AssemblyUser;
+  branch: string;
+  user: AssemblyUser;
   created_at: string;
   updated_at: string;
   progress_pct?: number;
@@ -1769,6 +1769,8 @@ export interface ResponseMessage {
 }
 /**
  * The request was stored as a job; `complete` or `error` follows.
+ *
+ * `execution` is that of the assembly's document, which is there.
  */
 export interface AcknowledgmentMessage {
   request_id?: string;
@@ -1777,6 +1779,7 @@ export interface AcknowledgmentMessage {
   status: string;
   message: string;
   assembly_id?: string;
+  execution?: number;
 }
 /**
  * The progress of a job; `seq` grows with each message of the job, `percentage` never falls.

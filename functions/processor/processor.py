@@ -21,7 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
@@ -55,7 +55,6 @@ from jobplane_keys import (
     item_size,
     link_signer,
     new_result_id,
-    new_upload_id,
     packed,
     parse_iso_time,
     query_items,
@@ -100,6 +99,7 @@ from jobplane_leases.jobs import (
     StepError,
     TransientError,
 )
+from jobplane_leases.waiting import LEFT_FIELDS, Waiting, has_begun, name_parts
 from jobplane_robots import (
     RobotContext,
     RobotError,
@@ -472,14 +472,6 @@ class Assembly:
             )
 
 
-def name_parts(name: str) -> Row:
-    """`name`, `basename` and `ext` (without a dot) of a file."""
-    stem, dot, extension = name.rpartition(".")
-    if not dot or not stem:
-        stem, extension = name, ""
-    return {"name": name, "basename": stem, "ext": extension}
-
-
 def result_entry(stored: StoredObject, original_id: str) -> Row:
     """The document's entry for an output; `original_id` is the upload that it was made from."""
     entry = {
@@ -647,10 +639,14 @@ def hand_over(job: Job) -> None:
     telemetry.info("job handed over", attempts=job.row["attempts"])
 
 
+def waiting() -> Waiting:
+    """The documents of assemblies that wait for a worker."""
+    return Waiting(dynamodb, ASSEMBLIES, BRANCH, safe_name, telemetry.exception)
+
+
 def read_assembly(assembly_id: str) -> Row | None:
     """The document of an assembly; None if it is missing or has expired."""
-    document = read_item(dynamodb, ASSEMBLIES, {"assembly_id": assembly_id})
-    return document if document and document.get("ttl", math.inf) > time.time() else None
+    return waiting().read(assembly_id, time.time())
 
 
 def announce_end(job: Job, document: Row) -> None:
@@ -705,10 +701,10 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         if not terminal and not mine and known.get("lease_until", 0) > time.time():
             job.report(job.percentage, "The same assembly is already running; waiting for its end")
             raise AssemblyBusyError(assembly_id)
-        execution = known["execution"] if mine else known.get("execution", 0) + 1
+        is_next = mine or not (terminal or has_begun(known))
+        execution = known["execution"] if is_next else known.get("execution", 0) + 1
     else:
         execution = 1
-    tenant_id, user_id = split_owner_key(job.owner)
     moment = iso_time(time.time())
     document: Row = {
         "updated_at": moment,
@@ -716,34 +712,20 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         "lease_until": job.invocation.lease().until,
         "ttl": ttl_after(time.time(), ASSEMBLY_TTL_SECONDS),
     }
-    begun = {
-        "template_id": payload["template_id"],
-        "branch": BRANCH,
-        "user": {"userId": user_id},
-        "user_id": user_id,
-        "tenant_id": tenant_id,
-        "owner": job.owner,
-        "request_id": job.request_id,
-        "execution": execution,
-        "execution_start": moment,
-        "created_at": (known or {}).get("created_at", moment),
-        "message": "Receiving files",
-        "uploads": [upload_entry(upload) for upload in payload["uploads"]],
-        "results": {},
-        "bytes_expected": sum(upload["size"] for upload in payload["uploads"]),
-        "bytes_received": 0,
-        "bytes_usage": 0,
-        "progress_pct": 0,
-        "steps_completed": 0,
-        "warnings": [],
-    }
-    stale: list[str] = []
-    if known is None or not mine or "uploads" not in known:
-        document |= begun
-        stale += ["ok", "error", "webhook", "last_job_completed", "execution_duration"]
-        stale += ["current_step"]
-    if known is None or is_terminal_assembly(known):
-        stale.append("followers")
+    stale: frozenset[str] = frozenset()
+    if known is None or not mine or not has_begun(known) or "uploads" not in known:
+        document = waiting().attributes(job.row, payload, time.time()) | document
+        document |= {
+            "execution": execution,
+            "execution_start": moment,
+            "created_at": (known or {}).get("created_at", moment),
+            "message": "Receiving files",
+        }
+        if known is not None and mine and not has_begun(known):
+            document["uploads"] = known["uploads"]  # clients have their ids
+        stale = LEFT_FIELDS - document.keys()
+        if known is not None and not is_terminal_assembly(known):
+            stale -= {"followers"}
     try:
         written = begin_document(
             dynamodb,
@@ -752,27 +734,13 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
             known["rev"] if known else None,
             document,
             time.time(),
-            remove=stale,
+            remove=sorted(stale),
             request=job.request,
             lease_owner=job.invocation.id,
         )
     except DocumentChangedError as error:
         raise TransientError("the assembly changed while it was begun") from error
     return Assembly(job, template, written)
-
-
-def upload_entry(upload: Row) -> Row:
-    """The document's entry for an input."""
-    return {
-        "id": new_upload_id(),
-        **name_parts(safe_name(upload["name"])),
-        "size": upload["size"],
-        "mime": upload["mime"],
-        "field": upload.get("field", "file"),
-        **({"meta": upload["meta"]} if upload.get("meta") else {}),
-        "md5hash": upload["md5hash"],
-        "key": upload["key"],
-    }
 
 
 def receive(upload: Row, progress: Callable[[int], None]) -> Row:
@@ -1339,6 +1307,9 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
     if "assembly_id" not in row:
         return None
     document = read_assembly(row["assembly_id"])
+    if document is None:
+        with suppress(LookupError):  # its payload is gone
+            document = waiting().first(row, job.payload(), time.time())
     if document is None or document.get("request_id") != row["request_id"]:
         return None
     ended_before = is_terminal_assembly(document)

@@ -12,13 +12,13 @@ When the token has expired, the connection is closed. Errors: ValidationError fo
 connection id that is not such an invoke.
 """
 
-import base64
 import importlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
@@ -61,11 +61,11 @@ from jobplane_keys import (
     server_message,
     shown_result,
     strict_json,
-    subscriptions_table,
     tenant_shard,
     to_item,
     unknown_template,
     upload_prefix,
+    upload_signer,
 )
 from jobplane_keys.lanes import (
     MAX_LANE_RATE,
@@ -76,14 +76,12 @@ from jobplane_keys.lanes import (
     waiting_order,
 )
 from jobplane_leases import (
-    NOT_ENDED,
     RequestLease,
     enqueue_request,
     is_payload_of,
     read_events,
     read_payload,
     store_payload,
-    transact,
     update,
 )
 from jobplane_sockets import (
@@ -93,6 +91,7 @@ from jobplane_sockets import (
     encode_message,
     post,
     rights_end,
+    start_subscription,
     unsubscribe,
 )
 from jobplane_telemetry import Telemetry
@@ -100,7 +99,6 @@ from jobplane_telemetry import Telemetry
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 CONNECTIONS = connections_table(TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
-SUBSCRIPTIONS = subscriptions_table(TABLE_PREFIX)
 ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
@@ -355,8 +353,9 @@ def s3() -> Any:
     return session.create_client("s3", config=Config(**options))
 
 
-# A link to an object of the files bucket, from its key.
+# A link to an object of the files bucket, from its key, and a PUT of one.
 sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
+sign_upload = upload_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 
 @cache
@@ -384,27 +383,6 @@ def require_template(template_id: str) -> None:
         return
     known = f"known templates: {', '.join(template_ids())}"
     raise invalid(unknown_template(template_id, template_ids()), "payload.template_id", known)
-
-
-def sign_upload(key: str, file: Any) -> Message:
-    """A presigned PUT, valid only for the file with the given size and md5."""
-    headers = {
-        "Content-MD5": base64.b64encode(bytes.fromhex(file.md5hash)).decode(),
-        "Content-Length": str(file.size),
-        "Content-Type": file.mime,
-    }
-    url = s3().generate_presigned_url(
-        "put_object",
-        Params={
-            "Bucket": FILES_BUCKET,
-            "Key": key,
-            "ContentMD5": headers["Content-MD5"],
-            "ContentLength": file.size,
-            "ContentType": file.mime,
-        },
-        ExpiresIn=LINK_SECONDS,
-    )
-    return {"method": "PUT", "url": url, "headers": headers}
 
 
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
@@ -486,15 +464,27 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         row["connection_id"] = request.connection_id
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
-    _, stored = enqueue_request(
+    is_new, stored = enqueue_request(
         dynamodb, REQUESTS, row, request.now, due=due, shards=IN_FLIGHT_PARTITIONS
     )
     if stored["action"] != request.action or not is_payload_of(stored, payload, place):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
+    acknowledged = acknowledgment(request, stored)
     if "assembly_id" in stored:
         telemetry.bind(assembly_id=stored["assembly_id"])
+        document = waiting().add(stored, json.loads(payload), request.now, is_new=is_new)
+        acknowledged |= {name: document[name] for name in ("execution",) if name in document}
     telemetry.info("request acknowledged", status=stored["status"])
-    return acknowledgment(request, stored)
+    return acknowledged
+
+
+def waiting() -> Any:
+    """The documents of assemblies that wait for a worker."""
+    # Not needed for most messages.
+    from jobplane_leases.waiting import Waiting
+    from jobplane_robots import safe_name
+
+    return Waiting(dynamodb, ASSEMBLIES, BRANCH, safe_name, telemetry.exception)
 
 
 def due_of(request: Request) -> float | None:
@@ -539,9 +529,7 @@ def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
 def listen(owner: str, request: Request, target: str) -> bool:
     """Subscribe the connection to a request; return False if it has ended.
 
-    The subscription, the number of subscribers and that of the connection's subscriptions change in
-    one transaction; a repetition changes nothing. Raises RefusedError when the connection has as
-    many as it may.
+    Raises RefusedError when the connection has as many subscriptions as it may.
     """
     row = {
         "request_key": request_key(owner, target),
@@ -550,39 +538,8 @@ def listen(owner: str, request: Request, target: str) -> bool:
         "created_at": iso_time(request.now),
         "ttl": int(rights_end(request.connection)),
     }
-    refused = transact(
-        dynamodb,
-        [
-            {
-                "Put": {
-                    "TableName": SUBSCRIPTIONS,
-                    "Item": to_item(row),
-                    "ConditionExpression": "attribute_not_exists(request_key)",
-                }
-            },
-            {
-                "Update": {
-                    "TableName": REQUESTS,
-                    "Key": to_item({"owner": owner, "request_id": target}),
-                    "UpdateExpression": "ADD subscriber_count :one",
-                    "ConditionExpression": NOT_ENDED,
-                    "ExpressionAttributeValues": to_item({":one": 1}),
-                }
-            },
-            {
-                "Update": {
-                    "TableName": CONNECTIONS,
-                    "Key": to_item({"connection_id": request.connection_id}),
-                    "UpdateExpression": "ADD subscriptions :one",
-                    "ConditionExpression": "attribute_exists(connection_id) AND"
-                    " (attribute_not_exists(subscriptions) OR subscriptions < :most)",
-                    "ExpressionAttributeValues": to_item({":one": 1, ":most": MAX_SUBSCRIPTIONS}),
-                }
-            },
-        ],
-    )
-    is_new, is_open, has_room = (reason != "ConditionalCheckFailed" for reason in refused or "+++")
-    if is_new and is_open and not has_room:
+    is_open, has_room = start_subscription(dynamodb, TABLE_PREFIX, row, most=MAX_SUBSCRIPTIONS)
+    if is_open and not has_room:
         raise invalid(
             f"The connection has {MAX_SUBSCRIPTIONS:,} subscriptions, the most it may have;"
             " unsubscribe from jobs that have ended, or use another connection",
@@ -706,7 +663,7 @@ def create_upload(request: Request) -> Message:
             "size": file.size,
             "mime": file.mime,
             "md5hash": file.md5hash,
-            **sign_upload(prefix + file.md5hash, file),
+            **sign_upload(prefix + file.md5hash, file.size, file.mime, file.md5hash),
         }
         for file in request.payload.files
     ]
@@ -799,7 +756,12 @@ def cancel(request: Request) -> Message:
                 if row["status"] == RequestStatus.RETRYING:
                     lease.requeue(request.now)  # a worker ends it now if none keeps it
                 return {"request_id": target, "status": "cancelling"}
-        elif ended := lease.cancel(row, error, request.now):
+            continue
+        if "assembly_id" in row:
+            with suppress(LookupError):  # its payload is gone
+                payload = json.loads(read_payload(dynamodb, REQUESTS, row, get_object))
+                waiting().cancel(row, payload, request.now)
+        if ended := lease.cancel(row, error, request.now):
             announce(ended, end_message(ended, request.now))
             return {"request_id": target, "status": "cancelled"}
 

@@ -66,7 +66,8 @@ def row(assembly_id: str, user: str = USER, **fields: Any) -> dict[str, Any]:
     about = {"tenant_id": TENANT, "template_id": "tpl_fingerprint", "branch": "main"}
     content: dict[str, Any] = {"message": "Waiting for files", "uploads": [], "results": {}}
     times = {"created_at": iso_time(now), "updated_at": iso_time(now), "ttl": int(now) + 3600}
-    counts = {"execution": 1, "rev": 1}
+    sizes = dict.fromkeys(("bytes_expected", "bytes_received", "bytes_usage"), 1)
+    counts = {"execution": 1, "rev": 1, **sizes}
     return {"assembly_id": assembly_id, **whose, **about, **content, **times, **counts, **fields}
 
 

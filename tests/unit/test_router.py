@@ -913,7 +913,8 @@ def test_process_assembly_has_the_assembly_id(router: Router, stack: Stack, outp
     answer = router.ask("process_assembly", ARCHIVE | {"uploads": [upload]}, id="req-1")
     assert answer["assembly_id"] == made["assembly_id"] == stack.request()["assembly_id"]
     assert json.loads(stack.request()["payload"])["uploads"] == [upload]
-    assert stack.items("assemblies") == []
+    (document,) = stack.items("assemblies")
+    assert (document["request_id"], answer["execution"]) == ("req-1", document["execution"])
     (line,) = output.logged("request acknowledged")
     assert (line["request_id"], line["assembly_id"]) == ("req-1", answer["assembly_id"])
     assert (line["connection_id"], line["status"]) == ("conn-1", "PENDING")

@@ -133,8 +133,11 @@ def _other_types(
 
 
 def _types(annotation: object) -> set[str]:
-    """The members of a union."""
-    return set(str(annotation).split(" | "))
+    """The members of a union. That an answer always has a field does not change its type."""
+    text = str(annotation)
+    if text.startswith("Annotated[") and text.endswith(", ALWAYS]"):
+        text = text.removeprefix("Annotated[").removesuffix(", ALWAYS]")
+    return set(text.split(" | "))
 
 
 def is_compatible(old: str, new: str) -> bool:

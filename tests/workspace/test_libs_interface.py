@@ -75,6 +75,7 @@ def test_the_interface_is_compatible_with_the_recorded_version(lib: str) -> None
         ("body: bytes, secrets", "secrets", "deliver: Parameter was added as required"),
         ("TargetRefusedError(ValueError)", "TargetRefusedError(ValueError, OSError)", "Base class"),
         ("    port: int = ...", "    port: str = ...", "Target.port: type was str, is int"),
+        ("    port: int = ...", "    port: Annotated[int, ALWAYS] = ...", None),
         ("authority(self) -> str", "authority(self) -> bytes", "authority: type was bytes, is str"),
         ("    error: str | None", "    error: str", "error: type was str, is str | None"),
         ("(value: Any) -> str", "(value: Any) -> bytes", "compact_json: returned bytes, returns"),

@@ -475,7 +475,7 @@ class AssemblyAndJobAgree(Guarantee):
     def rested(self) -> None:
         documents = {row["assembly_id"]: row for row in self.world.rows("assemblies")}
         for document in documents.values():
-            if "lease_until" in document:
+            if "lease_until" in document or not (document.get("ok") or document.get("error")):
                 raise self.broken(f"the document of {document['request_id']} never ends.")
             self._check_results(document)
         for row in self.world.rows("requests"):

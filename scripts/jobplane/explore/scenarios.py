@@ -456,10 +456,24 @@ def join(world: World) -> None:
 LINES = b"".join(letter * (256 * 1024) + b"\n" for letter in (b"a", b"b"))
 
 
+@scenario("early", *JOBS, "deliver-webhook")
+def early(world: World) -> None:
+    """A worker begins with an assembly while router writes the document that waits for it."""
+    assemble(world, world.connect("origin"), "job", is_awaited=False)
+
+
 def assemble(
-    world: World, client: Client, request_id: str, *, is_uploaded: bool = True, files: int = 1
+    world: World,
+    client: Client,
+    request_id: str,
+    *,
+    is_uploaded: bool = True,
+    is_awaited: bool = True,
+    files: int = 1,
 ) -> str:
-    """A stored job that splits uploaded files, which are equal; the key of the uploads."""
+    """A stored job that splits uploaded files, which are equal; the key of the uploads.
+    `is_awaited`: nothing else happens before the job is acknowledged.
+    """
     md5hash = hashlib.md5(LINES, usedforsecurity=False).hexdigest()
     file = {"name": "a.txt", "size": len(LINES), "mime": "text/plain", "md5hash": md5hash}
     asked = client.ask("create_upload", {"template_id": "parts", "files": [file] * files})
@@ -468,7 +482,8 @@ def assemble(
     uploads = [{name: each[name] for name in ("key", *file)} for each in asked["data"]["uploads"]]
     if is_uploaded:
         world.s3.objects[uploads[0]["key"]] = LINES
-    client.ask("process_assembly", {"template_id": "parts", "uploads": uploads}, id=request_id)
+    send = client.ask if is_awaited else client.say
+    send("process_assembly", {"template_id": "parts", "uploads": uploads}, id=request_id)
     return str(uploads[0]["key"])
 
 

@@ -22,7 +22,7 @@ from jobplane_keys._assemblies import (
     unknown_template,
     upload_prefix,
 )
-from jobplane_keys._clients import CLIENT_OPTIONS, link_signer, s3_options
+from jobplane_keys._clients import CLIENT_OPTIONS, link_signer, s3_options, upload_signer
 from jobplane_keys._clock import iso_time, parse_iso_time
 from jobplane_keys._errors import (
     MAX_MESSAGE_BYTES,
@@ -237,5 +237,6 @@ __all__ = [
     "unknown_template",
     "unreadable_record",
     "upload_prefix",
+    "upload_signer",
     "workspace_of",
 ]

@@ -1,5 +1,6 @@
 """Options of AWS clients, and the links to objects that they sign."""
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,5 +43,33 @@ def link_signer(client: Callable[[], Any], bucket: str, seconds: int) -> Callabl
         return str(
             client().generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
         )
+
+    return sign
+
+
+def upload_signer(
+    client: Callable[[], Any], bucket: str, seconds: int
+) -> Callable[[str, int, str, str], dict[str, Any]]:
+    """Makes a presigned PUT from an object's key, size, media type and md5 in hex.
+
+    It is valid for so many seconds, and only for a file with this size and md5. `client` is as for
+    `link_signer`.
+    """
+
+    def sign(key: str, size: int, mime: str, md5hash: str) -> dict[str, Any]:
+        headers = {
+            "Content-MD5": base64.b64encode(bytes.fromhex(md5hash)).decode(),
+            "Content-Length": str(size),
+            "Content-Type": mime,
+        }
+        parameters = {
+            "Bucket": bucket,
+            "Key": key,
+            "ContentMD5": headers["Content-MD5"],
+            "ContentLength": size,
+            "ContentType": mime,
+        }
+        url = client().generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+        return {"method": "PUT", "url": url, "headers": headers}
 
     return sign

@@ -90,8 +90,8 @@ def message_answer(message: Mapping[str, Any]) -> tuple[int, dict[str, Any], dic
                 headers = {"Retry-After": RETRY_NOT_FOUND}
             return STATUS_OF_CODE[fault["code"]], {"error": fault.pop("message"), **fault}, headers
         case "acknowledgment":
-            content = {n: message[n] for n in ("status", "message", "assembly_id") if n in message}
-            return 202, named | content, {}
+            names = ("status", "message", "assembly_id", "execution")
+            return 202, named | {name: message[name] for name in names if name in message}, {}
         case "response":
             return 200, named | {"status": "completed", "result": message["data"]}, {}
     return 200, named | {"status": "completed", "result": {}}, {}

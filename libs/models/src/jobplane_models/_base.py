@@ -56,7 +56,7 @@ class Open(BaseModel):
             key = field.alias or name
             if ALWAYS in field.metadata or get_args(field.annotation) == (field.default,):
                 inner["required"] = [*inner.get("required", []), key]
-            elif field.default is None and OR_NULL not in field.metadata:
+            if field.default is None and OR_NULL not in field.metadata:
                 inner["properties"][key] = _without_null(inner["properties"][key])
         return described
 

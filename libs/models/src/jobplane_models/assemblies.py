@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from jobplane_models._base import OR_NULL, IsoTime, Open
+from jobplane_models._base import ALWAYS, OR_NULL, IsoTime, Open
 
 type OkCode = Literal[
     "ASSEMBLY_UPLOADING", "ASSEMBLY_EXECUTING", "ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED"
@@ -81,17 +81,17 @@ class AssemblyDocument(Open):
     ok: OkCode | None = None
     error: str | None = None
     message: str
-    uploads: list[AssemblyUpload] = []
-    results: dict[str, list[AssemblyResult]] = {}
-    bytes_expected: int = 0
-    bytes_received: int = 0
-    bytes_usage: int = 0
+    uploads: Annotated[list[AssemblyUpload], ALWAYS] = []
+    results: Annotated[dict[str, list[AssemblyResult]], ALWAYS] = {}
+    bytes_expected: Annotated[int, ALWAYS] = 0
+    bytes_received: Annotated[int, ALWAYS] = 0
+    bytes_usage: Annotated[int, ALWAYS] = 0
     execution_duration: float | None = None
     execution_start: IsoTime | None = None
     last_job_completed: IsoTime | None = None
     template_id: str
-    branch: str = "main"
-    user: AssemblyUser | None = None
+    branch: Annotated[str, ALWAYS] = "main"
+    user: Annotated[AssemblyUser | None, ALWAYS] = None
     created_at: IsoTime
     updated_at: IsoTime
     progress_pct: float | None = None

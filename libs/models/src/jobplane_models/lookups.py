@@ -102,6 +102,7 @@ class AcceptedJob(Open):
     status: str
     message: str
     assembly_id: AssemblyId | None = None
+    execution: int | None = None
 
 
 class PerformedAction(Open):

@@ -53,12 +53,16 @@ class ResponseMessage(_ServerMessage):
 
 
 class AcknowledgmentMessage(_ServerMessage):
-    """The request was stored as a job; `complete` or `error` follows."""
+    """The request was stored as a job; `complete` or `error` follows.
+
+    `execution` is that of the assembly's document, which is there.
+    """
 
     type: Literal["acknowledgment"] = "acknowledgment"
     status: str
     message: str
     assembly_id: str | None = None
+    execution: int | None = None
 
 
 class ProgressMessage(_ServerMessage):

@@ -16,6 +16,7 @@ from jobplane_sockets._subscriptions import (
     drop_subscriptions,
     forget_listener,
     listeners,
+    start_subscription,
     unsubscribe,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "listeners",
     "post",
     "rights_end",
+    "start_subscription",
     "transact",
     "unsubscribe",
 ]

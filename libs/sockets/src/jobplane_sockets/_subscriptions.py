@@ -23,8 +23,9 @@ from jobplane_keys import (
     requests_table,
     split_request_key,
     subscriptions_table,
+    to_item,
 )
-from jobplane_leases import transact
+from jobplane_leases import NOT_ENDED, transact
 
 type Row = dict[str, Any]
 
@@ -46,6 +47,49 @@ def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[
         ConsistentRead=True,
     )
     return [row["connection_id"] for row in pages]
+
+
+def start_subscription(dynamodb: Any, prefix: str, row: Row, *, most: int) -> tuple[bool, bool]:
+    """Store the row of a subscription: `request_key`, `connection_id`, `ttl` and others.
+
+    Returns whether the job has not ended, and whether the connection, which may have `most`
+    subscriptions, has room for one more: else nothing is stored. The numbers of the job and of the
+    connection change with it, and a repetition changes nothing.
+    """
+    owner, request_id = split_request_key(row["request_key"])
+    refused = transact(
+        dynamodb,
+        [
+            {
+                "Put": {
+                    "TableName": subscriptions_table(prefix),
+                    "Item": to_item(row),
+                    "ConditionExpression": "attribute_not_exists(request_key)",
+                }
+            },
+            {
+                "Update": {
+                    "TableName": requests_table(prefix),
+                    "Key": to_item({"owner": owner, "request_id": request_id}),
+                    "UpdateExpression": "ADD subscriber_count :one",
+                    "ConditionExpression": NOT_ENDED,
+                    "ExpressionAttributeValues": to_item({":one": 1}),
+                }
+            },
+            {
+                "Update": {
+                    "TableName": connections_table(prefix),
+                    "Key": to_item({"connection_id": row["connection_id"]}),
+                    "UpdateExpression": "ADD subscriptions :one",
+                    "ConditionExpression": "attribute_exists(connection_id) AND"
+                    " (attribute_not_exists(subscriptions) OR subscriptions < :most)",
+                    "ExpressionAttributeValues": to_item({":one": 1, ":most": most}),
+                }
+            },
+        ],
+    )
+    is_new, is_open, has_room = (reason != _REFUSED for reason in refused or "+++")
+    return is_open, has_room or not is_new
 
 
 def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:

@@ -1,0 +1,274 @@
+"""What programs expect that poll an assembly's document, in each state of its job."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobplane.stage.tokens import mint
+from jobplane.trying.inprocess import InProcess
+from jobplane_client import StatusClient, progress_message
+from jobplane_keys import owner_key, to_item
+from jobplane_models.assemblies import AssemblyDocument
+
+OWNER = owner_key("tenant-1", "user-1")
+BODY = b"name,size\nann,1\n"
+type Document = dict[str, Any]
+
+
+class Callers:
+    """One stage, and an assembly for each test."""
+
+    def __init__(self, aws: InProcess) -> None:
+        self.aws = aws
+        self.jobs, self.status = aws.load("jobs"), aws.load("status")
+        self.processor, self.router = aws.load("processor"), aws.load("router")
+        self.file: Document = {}
+        self.assembly_id = ""
+
+    def post(self, route: str, body: Any, job: str = "") -> Document:
+        token = mint(self.aws.jwt_secret, user="user-1", tenant="tenant-1")
+        event = {
+            "routeKey": route,
+            "headers": {"authorization": f"Bearer {token}"},
+            "pathParameters": {"request_id": job},
+            "body": json.dumps(body),
+        }
+        answer: Document = json.loads(self.jobs.handler(event, self.aws.context("jobs"))["body"])
+        return answer
+
+    def upload(self, name: str) -> None:
+        """Announce a file, and upload it."""
+        digest = hashlib.md5(BODY + name.encode(), usedforsecurity=False).hexdigest()
+        file = {"name": name, "size": len(BODY + name.encode()), "mime": "text/csv"}
+        announced = {"template_id": "tpl_archive", "files": [file | {"md5hash": digest}]}
+        made = self.post("POST /uploads", announced)["uploads"][0]
+        self.file = file | {"md5hash": digest, "key": made["key"]}
+
+    def put(self) -> None:
+        place = {"Bucket": self.processor.FILES_BUCKET, "Key": self.file["key"]}
+        self.aws.client("s3").put_object(**place, Body=BODY + self.file["name"].encode())
+
+    def start(self, job: str, **metadata: str) -> Document:
+        payload = {"template_id": "tpl_archive", "uploads": [self.file]}
+        message = {"id": job, "action": "process_assembly", "payload": payload}
+        answer = self.post("POST /jobs", message | {"metadata": metadata})
+        self.assembly_id = answer["assembly_id"]
+        return answer
+
+    def work(self, job: str) -> None:
+        self.processor.work(OWNER, job, self.processor.Invocation("one", time.time() + 300))
+
+    def cancel(self, job: str) -> str:
+        return str(self.post("POST /jobs/{request_id}/cancel", {}, job)["status"])
+
+    def look_up(self, assembly_id: str | None = None) -> tuple[int, Document, dict[str, str]]:
+        event = {"assemblyId": assembly_id or self.assembly_id, "userId": "user-1"}
+        answer = self.status.handler(event, self.aws.context("status"))
+        return answer["statusCode"], json.loads(answer["body"]), answer["headers"]
+
+    def row(self) -> Document:
+        found = self.router.waiting().read(self.assembly_id, time.time())
+        assert found
+        return dict(found)
+
+    def ask_to_cancel(self, job: str) -> None:
+        """As $disconnect does."""
+        place = (self.aws.client("dynamodb"), self.aws.tables["requests"], OWNER, job)
+        assert self.router.RequestLease(*place).ask_to_cancel()
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Callers]:
+    """To make a stage takes longer than to use it."""
+    with InProcess() as aws:
+        yield Callers(aws)
+
+
+@pytest.fixture
+def callers(stage: Callers, request: pytest.FixtureRequest) -> Callers:
+    """The stage, with a new file."""
+    stage.upload(request.node.name)
+    return stage
+
+
+def queued(callers: Callers, name: str) -> None:
+    callers.start(f"{name}-1")
+
+
+def running(callers: Callers, name: str) -> None:
+    """As a worker leaves it that is killed in its first step."""
+    callers.start(f"{name}-1")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*_: Any) -> None:
+            raise SystemExit
+
+        patch.setattr(callers.processor, "run_steps", killed)
+        with pytest.raises(SystemExit):
+            callers.work(f"{name}-1")
+
+
+def completed(callers: Callers, name: str) -> None:
+    callers.put()
+    queued(callers, name)
+    callers.work(f"{name}-1")
+
+
+def failed(callers: Callers, name: str) -> None:
+    """Its file has not been uploaded."""
+    queued(callers, name)
+    callers.work(f"{name}-1")
+
+
+def cancelled(callers: Callers, name: str) -> None:
+    queued(callers, name)
+    assert callers.cancel(f"{name}-1") == "cancelled"
+
+
+def cancelled_by_its_worker(callers: Callers, name: str) -> None:
+    queued(callers, name)
+    callers.ask_to_cancel(f"{name}-1")
+    callers.work(f"{name}-1")
+
+
+STATES = {
+    queued: ("processing", None, "Waiting", "5"),
+    running: ("processing", None, "0 % (0/3 steps)", "2"),
+    completed: ("complete", "ASSEMBLY_COMPLETED", "Completed in", None),
+    failed: ("error", "INPUT_MISSING", "INPUT_MISSING: ", None),
+    cancelled: ("error", "ASSEMBLY_CANCELED", "Cancelled", None),
+    cancelled_by_its_worker: ("error", "ASSEMBLY_CANCELED", "Cancelled", None),
+}
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_every_state_is_shown_and_ends_a_poll(callers: Callers, state: Any) -> None:
+    """A hook that polls stops at `ok: ASSEMBLY_COMPLETED` or any `error`, a card reads the fields
+    that it shows, and a client's cache keeps what has completed.
+    """
+    name = state.__name__
+    state(callers, name)
+    shown, code, line, most = STATES[state]
+    status, document, headers = callers.look_up()
+    assert status == 200
+    card = "complete" if document.get("ok") == "ASSEMBLY_COMPLETED" else "processing"
+    card = "error" if document.get("error") else card
+    assert card == shown
+    assert code in (document.get("ok"), document.get("error"), None)
+    assert ("ok" in document) + ("error" in document) == (code is not None)
+    assert AssemblyDocument.model_validate(document).terminal == (code is not None)
+    assert progress_message(document).startswith(line)
+    (upload,) = document["uploads"]
+    assert (upload["size"], upload["mime"]) == (callers.file["size"], "text/csv")
+    assert document["message"]
+    assert (document["user"], document["execution"]) == ({"userId": "user-1"}, 1)
+    assert document["bytes_expected"] == callers.file["size"]
+    files = [file for made in document["results"].values() for file in made]
+    assert all(file["ssl_url"].startswith("http") for file in files)
+    assert bool(files) == (shown == "complete")
+    if shown == "complete":
+        assert document["execution_duration"] >= 0
+    # The callers of Next.js routes: `success` is a status of 200, and the body is the document.
+    assert headers.get("Retry-After") == (None if most is None else "1")
+    assert headers.get("Cache-Control", "").startswith("private, max-age") == (shown == "complete")
+
+
+def test_the_document_is_there_from_the_acknowledgement_on(callers: Callers) -> None:
+    """It keeps its id, its time of creation and the ids of its uploads."""
+    name = "there"
+    callers.put()
+    asked = callers.start(f"{name}-1")
+    _, waiting, _ = callers.look_up()
+    assert (asked["execution"], waiting["request_id"]) == (1, f"{name}-1")
+    assert "stalled" not in waiting
+    assert callers.start(f"{name}-1") == asked
+    callers.work(f"{name}-1")
+    _, ended, _ = callers.look_up()
+    kept = ("assembly_id", "created_at", "execution", "request_id")
+    assert [ended[each] for each in kept] == [waiting[each] for each in kept]
+    assert ended["uploads"][0]["id"] == waiting["uploads"][0]["id"]
+    assert callers.start(f"{name}-2")["execution"] == 1
+    assert callers.look_up()[1] | {"results": {}} == ended | {"results": {}}
+
+
+@pytest.mark.parametrize("end", [failed, cancelled, cancelled_by_its_worker])
+def test_a_new_job_shows_no_end_of_an_earlier_one(callers: Callers, end: Any) -> None:
+    name = f"again-{end.__name__}"
+    end(callers, name)
+    assert callers.start(f"{name}-2")["execution"] == 2
+    _, waiting, _ = callers.look_up()
+    assert not {"ok", "error", "execution_start", "execution_duration"} & waiting.keys()
+    assert waiting["message"] == "Waiting for a worker"
+    callers.put()
+    callers.work(f"{name}-2")
+    _, document, _ = callers.look_up()
+    assert (document["ok"], document["execution"]) == ("ASSEMBLY_COMPLETED", 2)
+    # The old job, sent again, changes nothing.
+    callers.start(f"{name}-1")
+    assert callers.look_up()[1]["ok"] == "ASSEMBLY_COMPLETED"
+
+
+def test_a_job_that_comes_second_neither_begins_nor_ends_the_document(callers: Callers) -> None:
+    callers.put()
+    callers.start("second-1")
+    callers.start("second-2")
+    assert callers.cancel("second-2") == "cancelled"
+    assert callers.look_up()[1]["request_id"] == "second-1"
+    callers.start("second-3")
+    callers.work("second-3")
+    _, document, _ = callers.look_up()
+    assert (document["request_id"], document["execution"]) == ("second-3", 1)
+    callers.work("second-1")
+    assert callers.look_up()[1] | {"results": {}} == document | {"results": {}}
+
+
+def test_a_document_that_router_has_not_written_ends_with_its_job(callers: Callers) -> None:
+    """Its write may come late: it must find the end."""
+    for job, end in (("late-1", callers.cancel), ("late-2", callers.work)):
+        callers.start(job)
+        row = callers.row()
+        table = callers.aws.tables["assemblies"]
+        key = to_item({"assembly_id": callers.assembly_id})
+        callers.aws.client("dynamodb").delete_item(TableName=table, Key=key)
+        if job == "late-2":
+            callers.ask_to_cancel(job)
+        end(job)
+        assert callers.look_up()[1]["error"] == "ASSEMBLY_CANCELED"
+        late = callers.router.waiting()
+        request = callers.router.request_of(OWNER, job, time.time())
+        payload = {"template_id": row["template_id"], "uploads": row["uploads"]}
+        late.add(request, payload, time.time(), is_new=False)
+        assert callers.look_up()[1]["error"] == "ASSEMBLY_CANCELED"
+
+
+def test_a_short_job_is_waited_for_a_second(callers: Callers) -> None:
+    """It works meanwhile for 0.4 seconds, and the client asks when `Retry-After` says so."""
+    callers.put()
+    callers.start("short-1")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        callers.work("short-1")
+
+    client = StatusClient(
+        callers.aws.function("status").deployed_name(callers.aws.template.stage),
+        client=callers.aws.client("lambda"),
+        sleep=wait,
+    )
+    assert client.wait(callers.assembly_id, 30, user_id="user-1").completed
+    assert sum(waited) <= 1.5
+
+
+def test_what_is_asked_for_seldom_is_asked_for_later(callers: Callers) -> None:
+    queued(callers, "seldom")
+    table = callers.aws.tables["assemblies"]
+    for age, after in ((0, "1"), (3, "3"), (3600, "5")):
+        row = callers.row() | {"updated_at": callers.router.iso_time(time.time() - age - 0.3)}
+        callers.aws.client("dynamodb").put_item(TableName=table, Item=to_item(row))
+        assert callers.look_up()[2]["Retry-After"] == after
+    assert callers.look_up("absent")[2]["Retry-After"] == "2"
