@@ -349,7 +349,7 @@ class Deployed:
         whose = {"user": {"userId": user}, "user_id": user, "tenant_id": tenant}
         times = dict.fromkeys(("created_at", "updated_at"), "2026-11-22T10:00:00.000Z")
         counts = {"execution": 1, "rev": 1, "ttl": int(time.time()) + 3600}
-        files = {"uploads": [], "results": {}, "branch": "main"}
+        files: Message = {"uploads": [], "results": {}, "branch": "main"}
         files |= dict.fromkeys(("bytes_expected", "bytes_received", "bytes_usage"), 0)
         row = {
             "assembly_id": assembly_id,
