@@ -18,6 +18,7 @@ from jobplane.console.listing import Listing
 from jobplane.console.routes import ROUTES
 from jobplane.console.server import ConsoleServer, serving
 from jobplane.console.typescript import PLACE, api_types
+from jobplane.stage.framework import install_framework
 from jobplane.tree.repository import Repository
 from jobplane_keys import iso_time, owner_key, tenant_shard
 from jobplane_keys.lanes import waiting_shard
@@ -206,6 +207,7 @@ def test_the_pages_types_are_those_of_the_models() -> None:
     repository = Repository.here()
     if not (repository.root / PLACE.parent).is_dir():
         pytest.skip("web/console is not part of this project")
+    install_framework(repository)
     assert (repository.root / PLACE).read_text() == api_types(repository)
 
 
