@@ -217,7 +217,7 @@ async def test_files_become_the_document_of_their_assembly(
     assert service.order["fields"] == service.sent("create_upload")[0]["payload"]["fields"]
     assert (service.count("PUT /u/"), service.count("PUT /big1")) == (2, 4)
     assert told == {"again.csv": (4, 4), "film.mp4": (3500, 3500), "empty.txt": (0, 0)}
-    assert service.most == 2
+    assert service.most <= 2
 
 
 async def test_an_assembly_with_a_result_is_not_sent_again(service: Service, film: Path) -> None:
