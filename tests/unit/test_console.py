@@ -205,8 +205,8 @@ def test_a_console_that_reads_changes_nothing(browser: Browser, backend: Backend
 def test_the_pages_types_are_those_of_the_models() -> None:
     """`web/console/src/api.ts` is made from the models by `jobplane schema`."""
     repository = Repository.here()
-    if not (repository.root / PLACE.parent).is_dir():
-        pytest.skip("web/console is not part of this project")
+    if not (repository.root / "web").is_dir():
+        pytest.skip("needs the folder web, which a made project does not have; copy it to check it")
     install_framework(repository)
     assert (repository.root / PLACE).read_text() == api_types(repository)
 

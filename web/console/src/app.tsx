@@ -129,7 +129,7 @@ function Page({ route, part }: { route: Route; part: Part }): JSX.Element {
   if (first === "health") return <HealthPage />;
   return (
     <>
-      <h1>There is no such page</h1>
+      <h1>Page not found</h1>
       <Empty title="Nothing is at this address" actions={<a href="#/">Open the first page</a>}>
         The address is wrong, or from another version of the console.
       </Empty>

@@ -530,7 +530,7 @@ const files = Array.from({ length: 40 }, (_, index) =>
 );
 
 const orphanKinds: Gets["files/orphans"]["answer"]["kinds"] = [
-  ["stuck_in_processing", "Its run has died", "Look at the run, then reset the file.", 12],
+  ["stuck_in_processing", "Its run ended without an outcome", "Read in the log of the run why, then reset the file.", 12],
   [
     "not_in_manifest",
     "Its manifest does not list it",
@@ -872,7 +872,7 @@ export function full(): Scenario {
           },
         ],
         problems: [
-          "It has been processing for 5 h 35 min, and its run is no longer there. Look at the run, then reset the file.",
+          "It has been processing for 5 h 35 min, but its run has ended. Read in the log of the run why, then reset the file.",
         ],
       }),
       "files/validate": () => ({

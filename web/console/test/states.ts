@@ -215,7 +215,7 @@ export const states: State[] = [
     }),
     ready: "This stage has no alarms",
   },
-  { name: "unknown-page", address: "#/nothing", ready: "There is no such page" },
+  { name: "unknown-page", address: "#/nothing", ready: "Page not found" },
   {
     name: "no-session",
     address: "#/jobs",
