@@ -40,6 +40,12 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def line_of(path: str, text: str) -> int:
+    """The number of the first line of the repository's file that holds the text."""
+    lines = (REPOSITORY.root / path).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if text in line)
+
+
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
@@ -77,6 +83,7 @@ def lines(root: Path, rule: str, *functions: str) -> list[str]:
 
 
 CLAIM, STATUS = "functions/claim", "functions/status"
+SUBSCRIPTIONS = "libs/sockets/src/jobplane_sockets/_subscriptions.py"
 DELIVERY = "functions/deliver-webhook"
 STEP = "functions/send-interrupt/send_interrupt.py"
 
@@ -203,7 +210,8 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
     ("permissions", "claim", "granted-and-not-used",
      edited(f"{CLAIM}/function.yml", "dynamodb:UpdateItem",
             "[dynamodb:UpdateItem, dynamodb:Scan]"),
-     f"{CLAIM}/function.yml:8: permissions: dynamodb:Scan is granted, but never used"),
+     f"{CLAIM}/function.yml:{line_of(f'{CLAIM}/function.yml', 'dynamodb:UpdateItem')}: "
+     "permissions: dynamodb:Scan is granted, but never used"),
     ("permissions", "claim", "a-wildcard",
      edited(f"{CLAIM}/function.yml", "dynamodb:UpdateItem", "dynamodb:*"),
      "dynamodb:* is a wildcard"),
@@ -211,10 +219,11 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      edited(f"{CLAIM}/function.yml", "Action: dynamodb:UpdateItem", "NotAction: dynamodb:Scan"),
      "NotAction grants what is not listed"),
     ("permissions", "disconnect", "used-by-a-lib",
-     edited("libs/sockets/src/jobplane_sockets/_subscriptions.py",
+     edited(SUBSCRIPTIONS,
             "    while refused := transact(dynamodb, writes):",
             "    while refused := dynamodb.put_item(Item=writes):"),
-     "_subscriptions.py:126: permissions: put_item needs dynamodb:PutItem"),
+     f"_subscriptions.py:{line_of(SUBSCRIPTIONS, 'while refused := transact(')}: "
+     "permissions: put_item needs dynamodb:PutItem"),
     ("permissions", "deliver-webhook", "needed-by-an-event",
      edited(f"{DELIVERY}/function.yml", "sqs:ReceiveMessage, ", ""),
      "Lambda needs sqs:ReceiveMessage for this function's events"),
