@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from jobplane.histories.checker import check
 from jobplane.histories.operations import (
     CLAIMS,
+    LANES,
     REQUESTS,
     Operation,
     calls_in,
@@ -441,13 +442,13 @@ class Deployed:
 
 @contextmanager
 def recorded(deployed: Deployed) -> Iterator[Deployed]:
-    """A stage whose histories of requests and claims must have an explanation in the end.
+    """A stage whose histories of requests, claims and lanes must have an explanation in the end.
 
     Except those of rows that something else has made, and of those that this process writes: tests
     make leases end and clocks differ.
     """
     with recording(deployed.stage.directory) as folder:
-        tables = [deployed.info["tables"][name] for name in (REQUESTS, CLAIMS)]
+        tables = [deployed.info["tables"][name] for name in (REQUESTS, CLAIMS, LANES)]
         scan = deployed.dynamodb.get_paginator("scan").paginate
         pages = [page for table in tables for page in scan(TableName=table)]
         there = {subject_of(item) for page in pages for item in page["Items"]}
@@ -469,7 +470,9 @@ def begins(operation: Operation) -> bool:
     is_first = (
         operation.row is None or operation.row.get("fence") == operation.given.get("start", 0) + 1
     )
-    return operation.action == "Enqueue" or (operation.action == "Acquire" and is_first)
+    is_of_lane = operation.subject.startswith(f"{LANES} ")
+    is_begin = operation.action == "Enqueue" or (operation.action == "Acquire" and is_first)
+    return is_of_lane or is_begin
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -13,7 +13,7 @@ from jobplane.explore.search import Outcome, Scenario, explore, parse, run
 from jobplane.explore.tasks import UnrestError
 from jobplane.explore.world import WRITE_FAULTS, Stage, World
 from jobplane.histories.operations import operations_of
-from jobplane.histories.rules import OF_CLAIMS, OF_REQUESTS
+from jobplane.histories.rules import OF_CLAIMS, OF_LANES, OF_REQUESTS
 from jobplane.tree.repository import Repository
 from lambdapack.tools import ToolError
 
@@ -43,10 +43,11 @@ def test_histories_have_each_action_and_some_without_an_answer(explored: Stage) 
         seen.update((one.action, one.outcome) for history in histories for one in history)
 
     for name in (
-        "callback", "cancel", "leave", "lanes", "schedule", "join", "sweep", "worker", "follow-up",
+        "callback", "cancel", "leave", "lanes", "queue", "rate", "schedule", "join", "sweep",
+        "worker", "follow-up",
     ):  # fmt: skip
         explore(explored, SCENARIOS[name], seconds=1e9, schedules=SCHEDULES, note=note)
-    assert {action for action, _ in seen} >= {*OF_REQUESTS, *OF_CLAIMS} - RARE
+    assert {action for action, _ in seen} >= {*OF_REQUESTS, *OF_CLAIMS, *OF_LANES} - RARE
     assert {outcome for _, outcome in seen} == {"done", "refused", "unknown"}
 
 

@@ -1,5 +1,6 @@
 """jobplane.histories: what is recorded, and whether it can be explained by the specifications."""
 
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -13,10 +14,16 @@ from botocore import client as botocore_client
 
 from jobplane.histories.checker import Verdict, check, unexplained
 from jobplane.histories.operations import Call, Operation, calls_in, operations_of
-from jobplane.histories.rules import OF_CLAIMS, OF_REQUESTS
+from jobplane.histories.rules import OF_CLAIMS, OF_LANES, OF_REQUESTS
 from jobplane.stage import recorder
 from jobplane_keys import to_item
-from jobplane_leases import Lease, RequestLease, enqueue_request
+from jobplane_leases import (
+    Lane,
+    Lease,
+    RequestLease,
+    enqueue_request,
+    remove_lane_row,
+)
 from tests.unit.claims import NOW, Jobs
 from tests.unit.stack import OWNER, PREFIX, ROOT, Row, Stack, request
 
@@ -235,10 +242,105 @@ def test_clocks_of_actors_may_differ(difference: float, is_explained: bool) -> N
     assert (unexplained("r", history, difference) is None) is is_explained
 
 
+def test_the_history_of_a_lane_is_recorded_and_explained(
+    stack: Stack, recording: Recording
+) -> None:
+    """Slots are taken up to the limit, the queue is served, and the row is removed."""
+    lane = lane_of(stack)
+    assert lane.enter(["a", "b"]) == ["a", "b"]
+    assert lane.enter(["c"]) == []
+    moment = lane.set_waiting(NOW)
+    lane.leave(["a"])
+    assert lane.enter(["d"]) == []
+    assert lane.enter(["c"], is_next=True) == ["c"]
+    lane.clear_waiting(moment)
+    assert not remove_lane_row(stack.dynamodb, LANES, LANE_ROW)
+    lane.leave(["b", "c"])
+    assert remove_lane_row(stack.dynamodb, LANES, LANE_ROW)
+    assert lane.enter(["e"]) == ["e"]
+    verdict = recording.check()
+    assert verdict.unexplained == []
+    assert verdict.operations == 11
+
+
+LANES, LANE_ROW = PREFIX + "lanes", "tenant#acme#0"
+
+
+def lane_of(stack: Stack, limit: int = 2) -> Lane:
+    return Lane(stack.dynamodb, LANES, "tenant#acme", limit)
+
+
+def test_a_slot_beyond_the_limit_is_refused(stack: Stack, recording: Recording) -> None:
+    """The write that took it is named."""
+    lane_of(stack).enter(["a", "b"])
+    events, planted = stack.dynamodb.meta.events, "before-parameter-build.dynamodb.UpdateItem"
+    events.register(planted, _without_condition)
+    try:
+        lane_of(stack).enter(["c"])
+    finally:
+        events.unregister(planted, _without_condition)
+    [found] = recording.check().unexplained
+    assert (found.culprit.action, str(found.order[-1][1])) == ("Enter", "2 slots taken")
+
+
+def test_a_slot_that_is_freed_by_another_writer_is_refused(
+    stack: Stack, recording: Recording
+) -> None:
+    """The first answer that shows the row without it is named."""
+    lane = lane_of(stack)
+    lane.enter(["a", "b"])
+    row = stack.get("lanes", lane=LANE_ROW)
+    recording.unnoted(lambda: stack.put("lanes", row | {"slots": frozenset({"a"})}))
+    lane.enter(["c"])
+    [found] = recording.check().unexplained
+    assert found.culprit.action == "Enter"
+
+
+def test_start_times_that_are_given_twice_are_refused(stack: Stack, recording: Recording) -> None:
+    """Of the lane's row, and of the request."""
+    lane = Lane(stack.dynamodb, LANES, "tenant#acme", 2, rate=60)
+    stored(stack)
+    request_lease = RequestLease(stack.dynamodb, REQUESTS, OWNER, ID)
+    assert lane.reserve(request_lease, NOW) == NOW
+    assert recording.check().unexplained == []
+    row, lane_row = (
+        stack.get("requests", owner=OWNER, request_id=ID), stack.get("lanes", lane=LANE_ROW)
+    )  # fmt: skip
+    del row["starts_at"], lane_row["next_start"]
+    recording.unnoted(lambda: stack.put("requests", row))
+    recording.unnoted(lambda: stack.put("lanes", lane_row))
+    lane.reserve(request_lease, NOW)
+    found = {one.subject for one in recording.check().unexplained}
+    assert found == {f"lanes {LANE_ROW}", _subject()}
+
+
+def test_a_long_history_is_explained_in_a_time_that_grows_with_it() -> None:
+    """A lane that 1,000 requests went through, with writes that have no answer."""
+    history, slots = [], []
+    for number in range(1000):
+        slots = [*slots, f"r{number}"][-9:]
+        room = {"wanted": slots[-1:], "room": 10}
+        at = number * 4.0
+        history.append(Operation(LANE, "Enter", "a", at, at + 1, "done", room))
+        if number >= 8:
+            outcome, end = ("unknown", math.inf) if number % 40 == 0 else ("done", at + 3)
+            mine = {"mine": slots[:1]}
+            history.append(Operation(LANE, "LeaveRow", "b", at + 2, end, outcome, mine))
+            if outcome == "unknown":
+                history.append(Operation(LANE, "LeaveRow", "b", at + 3, at + 3.5, "done", mine))
+    assert unexplained(LANE, history) is None
+
+
+LANE = f"lanes {LANE_ROW}"
+
+
 def test_every_action_of_the_specifications_has_a_rule() -> None:
     """Except those that write an assembly's document."""
     conditions = tomllib.loads((ROOT / "tests/specifications/conditions.toml").read_text())
     writes = conditions["writes"]
     of_requests = {*writes["requests"], *writes["steps"]} - {"WriteDocument"}
-    assert of_requests <= {*OF_REQUESTS}
-    assert {*conditions["writes"]["claims"]} == {*OF_CLAIMS}
+    of_both = {"WaitForLane", "LeaveQueue"}
+    assert of_requests | of_both <= {*OF_REQUESTS}
+    assert {*writes["claims"]} == {*OF_CLAIMS}
+    of_lanes = {*writes["lanes"], *writes["rows"], *writes["rates"]}
+    assert {*OF_LANES} == of_lanes - of_both | {"EnterNext", "SetUp"}

@@ -6,8 +6,17 @@ from pathlib import Path
 
 from jobplane.bench._phases import Outcome
 from jobplane.histories.checker import check
-from jobplane.histories.operations import DONE, REQUESTS, Operation, calls_in, operations_of
+from jobplane.histories.operations import (
+    CLAIMS,
+    DONE,
+    LANES,
+    REQUESTS,
+    Operation,
+    calls_in,
+    operations_of,
+)
 from jobplane_keys import owner_key, request_key
+from jobplane_keys.lanes import tenant_lane
 
 
 def check_histories(folder: Path, tenant: str, outcome: Outcome) -> None:
@@ -15,7 +24,8 @@ def check_histories(folder: Path, tenant: str, outcome: Outcome) -> None:
     histories = operations_of(calls_in(folder))
     for operation in _seen(tenant, outcome):
         histories.setdefault(operation.subject, []).append(operation)
-    mine = {name: history for name, history in histories.items() if f" {tenant}#" in name}
+    prefixes = (f"{REQUESTS} {tenant}#", f"{CLAIMS} {tenant}#", f"{LANES} {tenant_lane(tenant)}#")
+    mine = {name: history for name, history in histories.items() if name.startswith(prefixes)}
     outcome.history = check(mine)
     outcome.faults += map(str, outcome.history.unexplained)
 

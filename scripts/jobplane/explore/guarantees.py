@@ -737,7 +737,7 @@ class HeartbeatsInTime(Guarantee):
 
 
 class HistoriesExplained(Guarantee):
-    """The writes to requests and claims, with their answers, are what the specifications allow."""
+    """What was written to requests, claims and lanes is what the specifications allow."""
 
     def rested(self) -> None:
         if "unrecorded" in self.world.programs:

@@ -55,7 +55,7 @@ def document_of(report: Report) -> dict[str, Any]:
 
 
 def histories_of(outcome: Outcome) -> dict[str, list[dict[str, Any]]]:
-    """The operations of each request and each workspace in a schedule, as JSON."""
+    """The operations on each row of requests, claims and lanes in a schedule, as JSON."""
     return {
         subject: [asdict(operation) for operation in operations]
         for subject, operations in operations_of(outcome.writes).items()

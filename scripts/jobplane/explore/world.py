@@ -43,7 +43,7 @@ from jobplane.explore.tasks import (
     SimulatedTime,
     Task,
 )
-from jobplane.histories.operations import Call
+from jobplane.histories.operations import LANES, Call
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, iso_time, owner_key, to_item
@@ -454,8 +454,12 @@ class World:
 
     def put(self, table: str, *rows: Row) -> None:
         for row in rows:
-            name = self.stage.table(table)
-            self.tables.perform("PutItem", {"TableName": name, "Item": to_item(row)})
+            parameters = {"TableName": self.stage.table(table), "Item": to_item(row)}
+            put = functools.partial(self.tables.perform, "PutItem", parameters)
+            if table == LANES:
+                self._noted("PutItem", parameters, put)
+            else:
+                put()
 
     def rows(self, table: str) -> list[Row]:
         """All rows of a table; "events" are those of `requests` with a job's events."""

@@ -1,4 +1,4 @@
-"""Operations on requests and claims, read from the calls of DynamoDB that made them.
+"""Operations on requests, claims and lanes, read from the calls of DynamoDB that made them.
 
 What a call does is read from its change alone, since its condition is what a history checks.
 """
@@ -13,11 +13,12 @@ from shutil import rmtree
 from typing import Any
 
 from jobplane_keys import from_item, request_key
+from jobplane_keys.lanes import lane_rows, split_lane_row
 
 type Row = dict[str, Any]
 
 FOLDER = "history"
-REQUESTS, CLAIMS = "requests", "active-jobs"
+REQUESTS, CLAIMS, LANES = "requests", "active-jobs", "lanes"
 DONE, REFUSED, UNKNOWN = "done", "refused", "unknown"
 OUTSIDE = "Outside"
 """The action of a write that no rule describes."""
@@ -28,9 +29,11 @@ KEPT = frozenset(
         "cancel_requested", "write_id", "waiting_lane", "ttl", "lease_shard", "state", "claimId",
         "fence", "firstFence", "expiresAt", "taker", "takenUntil", "lastReleased", "lastClaimAt",
         "step_count", "callback", "callback_answer", "step_write_id", "answer_write_id",
+        "starts_at", "slots", "waiting_at", "next_start", "lane_limit",
     }
 )  # fmt: skip
-"""The attributes that are a part of a request's or a claim's state."""
+"""The attributes that are a part of the state of a request, a claim or a row of a lane."""
+KEYS = {REQUESTS: {"owner", "request_id"}, CLAIMS: {"projectUserId"}, LANES: {"lane"}}
 MARKS = ("write_id", "step_write_id", "answer_write_id")
 """By which a write recognises its own result; one that has the first one may have another."""
 
@@ -40,7 +43,7 @@ class Operation:
     """One call, by its effect. It happened at one moment between its start and its end."""
 
     subject: str
-    """The key of a request, or a workspace."""
+    """The table, and the key of the row: of a request, a workspace, or a part of a lane."""
     action: str
     """As the specification names it."""
     actor: str
@@ -113,7 +116,7 @@ def _calls_of(path: Path) -> Iterator[Call]:
 
 
 def operations_of(calls: Iterable[Call]) -> dict[str, list[Operation]]:
-    """The operations of each request and each workspace, by its table and key."""
+    """The operations of each row, by its table and key."""
     found: dict[str, list[Operation]] = {}
     for call in calls:
         for operation in _read(call):
@@ -147,27 +150,27 @@ def _read(call: Call) -> Iterator[Operation]:
     if call.operation == "TransactWriteItems":
         parts = [part for entry in call.parameters["TransactItems"] for part in entry.items()]
     for number, (kind, part) in enumerate(parts):
-        table = str(part.get("TableName", "")).rpartition(f"-{CLAIMS}")
-        of_claims = bool(table[1])
-        if not of_claims and not str(part.get("TableName", "")).endswith(f"-{REQUESTS}"):
-            continue
+        name = str(part.get("TableName", ""))
+        table = next((table for table in KEYS if name.endswith(f"-{table}")), None)
         key = part.get("Key") or part.get("Item") or {}
-        if not key.keys() >= ({"projectUserId"} if of_claims else {"owner", "request_id"}):
-            continue  # DynamoDB refuses it
-        subject = subject_of(key)
-        if named := _effect(kind, part, of_claims):
-            yield from _outcomes(call, number, subject, *named)
+        if table is None or not key.keys() >= KEYS[table]:
+            continue  # without its key DynamoDB refuses it
+        if named := _effect(kind, part, table, key):
+            shows_row = part.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
+            yield from _outcomes(call, number, subject_of(key), shows_row, *named)
 
 
 def subject_of(item: Mapping[str, Any]) -> str:
-    """The request or the workspace of a row, or of its key, in DynamoDB's typed form."""
+    """The subject of a row, or of its key, in DynamoDB's typed form."""
     if "projectUserId" in item:
         return f"{CLAIMS} {item['projectUserId']['S']}"
+    if "request_id" not in item:
+        return f"{LANES} {item['lane']['S']}"
     return f"{REQUESTS} {request_key(item['owner']['S'], item['request_id']['S'])}"
 
 
 def _outcomes(
-    call: Call, number: int, subject: str, action: str, given: Row
+    call: Call, number: int, subject: str, shows_row: bool, action: str, given: Row
 ) -> Iterator[Operation]:
     def made(outcome: str, end: float, row: Row | None = None) -> Operation:
         return Operation(subject, action, call.actor, call.start, end, outcome, given, row)
@@ -187,7 +190,7 @@ def _outcomes(
     reasons = [reason.get("Code") for reason in answer.get("CancellationReasons", ())]
     if reasons and reasons[number] != CHECK_FAILED:
         return
-    row = None if reasons else state_part(answer.get("Item", {}))
+    row = state_part(answer.get("Item", {})) if shows_row and not reasons else None
     if row and any(given.get(mark) and row.get(mark) == given[mark] for mark in MARKS):
         # Its own write, which was sent again. Unmarked ones may have come in between.
         yield made(DONE, end)
@@ -205,10 +208,14 @@ def state_part(item: Mapping[str, Any]) -> Row:
     return from_item({name: value for name, value in item.items() if name in KEPT})
 
 
-def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, Row] | None:
+def _effect(
+    kind: str, part: Mapping[str, Any], table: str, key: Mapping[str, Any]
+) -> tuple[str, Row] | None:
     """The action of a write and what it was given; None for one that changes no state."""
     change, given = part.get("UpdateExpression", ""), _values(part)
-    if kind == "PutItem" and not of_claims and "now" in given:
+    if table == LANES:
+        return _of_lane(kind, part, given, key["lane"]["S"])
+    if kind == "PutItem" and table == REQUESTS and "now" in given:
         row = state_part(part["Item"])
         return "Enqueue", {**given, "set": row, "write_id": row.get("write_id")}
     if kind in {"PutItem", "Put"} and part["Item"].keys() & {"payload", "events"}:
@@ -219,11 +226,22 @@ def _effect(kind: str, part: Mapping[str, Any], of_claims: bool) -> tuple[str, R
         return OUTSIDE, {}
     for alias, name in part.get("ExpressionAttributeNames", {}).items():
         change = change.replace(alias, name)
-    if of_claims:
+    if table == CLAIMS:
         return _of_claim(change, part, given)
     # That of a callback's answer has another mark as well.
     given |= {"write_id": given["set"].get("write_id", given.get("write_id"))}
+    action = next((name for name, text in _FOR_LANES.items() if text in change), None)
+    if action is not None:
+        return action, given
     return _of_steps(change, part, given) or _of_request(change, given)
+
+
+# What a request's row has for its lane.
+_FOR_LANES = {
+    "WaitForLane": "waiting_lane = :shard",
+    "LeaveQueue": "lease_until = :until REMOVE waiting_lane",
+    "Reserve": "starts_at = :at",
+}
 
 
 def _values(part: Mapping[str, Any]) -> Row:
@@ -247,15 +265,11 @@ def _of_steps(change: str, part: Mapping[str, Any], given: Row) -> tuple[str, Ro
 
 
 def _of_request(change: str, given: Row) -> tuple[str, Row] | None:
-    """Actions of requests.tla, and of the lanes."""
+    """Actions of requests.tla."""
     keeps = "REMOVE" not in change or "lease_owner" not in change.partition("REMOVE")[2]
     match given["set"].get("status"):
         case _ if "lease_owner = :me" in change:
             return ("Take" if " ADD attempts" in change else "TakeOver"), given
-        case _ if "waiting_lane = :shard" in change:
-            return "WaitForLane", given
-        case _ if "lease_until = :until REMOVE waiting_lane" in change:
-            return "LeaveQueue", given
         case _ if "cancel_requested = :true" in change:
             return "AskToCancel", given
         case _ if "ended_at = :set_ended_at" in change:
@@ -288,3 +302,23 @@ def _of_claim(change: str, part: Mapping[str, Any], given: Row) -> tuple[str, Ro
     if "expiresAt = :expires" in change:
         return ("Prolong" if "expiresAt < :expires" in condition else "Renew"), given
     return OUTSIDE, given
+
+
+def _of_lane(kind: str, part: Mapping[str, Any], given: Row, row: str) -> tuple[str, Row] | None:
+    """Actions of lanes.tla, rows.tla and rates.tla on one row of a lane."""
+    change, condition = part.get("UpdateExpression", ""), part.get("ConditionExpression", "")
+    if kind == "PutItem":
+        return "SetUp", {"row": state_part(part["Item"])}
+    if kind == "DeleteItem":
+        return "RemoveRow", {"is_beyond": "waiting_at" not in condition}
+    if "ADD slots :wanted" in change:
+        number, limits = split_lane_row(row)[1], lane_rows(given["limit"])
+        room = limits[number] if number < len(limits) else 0
+        return ("Enter" if "waiting_at" in condition else "EnterNext"), given | {"room": room}
+    if "DELETE slots :mine" in change:
+        return "LeaveRow", given
+    if "SET waiting_at = :at" in change:
+        return "SetWaiting", given
+    if "REMOVE waiting_at" in change:
+        return "ClearWaiting", given
+    return ("Reserve" if "next_start = :next" in change else OUTSIDE), given

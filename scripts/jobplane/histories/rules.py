@@ -1,4 +1,4 @@
-"""The rules of requests.tla, steps.tla and claims.tla, for one request and one claim, as functions.
+"""The rules of the specifications for one request, one claim and one row of a lane, as functions.
 
 Each takes the state before a write and what the write was given, and returns the state after it, or
 None if the write has to be refused. Clocks of callers are wrong by two seconds at most, in each
@@ -8,7 +8,7 @@ direction: so much earlier than its end a lease may be taken.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jobplane.histories.operations import CLAIMS, Row
+from jobplane.histories.operations import CLAIMS, LANES, Row
 from jobplane_keys import TERMINAL_STATUSES
 
 SKEW_SECONDS = 2.0
@@ -34,9 +34,13 @@ class Request(NamedTuple):
     """The digest of the callback that is open."""
     expires: float = 0
     answered: bool = False
+    starts: str | None = None
+    """The start time that a lane's rate gives."""
 
     @classmethod
-    def of(cls, row: Row) -> "Request":
+    def of(cls, row: Row) -> "Request | None":
+        if not row:
+            return None
         seq = row["seq"] if "seq" in row else (row.get("progress") or {}).get("seq", 0)
         callback = row.get("callback") or {}
         return cls(
@@ -45,6 +49,7 @@ class Request(NamedTuple):
             row.get("cancel_requested", False), "waiting_lane" in row, row.get("write_id"),
             row.get("ttl", 0), row.get("step_count", 0), row.get("step_write_id"),
             callback.get("digest"), callback.get("expires", 0), "callback_answer" in row,
+            row.get("starts_at"),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -68,7 +73,9 @@ class Claim(NamedTuple):
     last: float = 0
 
     @classmethod
-    def of(cls, row: Row) -> "Claim":
+    def of(cls, row: Row) -> "Claim | None":
+        if not row:
+            return None
         return cls(
             row.get("state", ""), row.get("claimId"), row.get("fence", 0), row.get("firstFence"),
             row.get("expiresAt", 0), row.get("taker"), row.get("takenUntil"),
@@ -81,7 +88,27 @@ class Claim(NamedTuple):
         return f"{self.state} by {self.claim} until {self.expires:.0f}, fence {self.fence}"
 
 
-type State = Request | Claim | None
+class LaneRow(NamedTuple):
+    """The state of a row of a lane; it may be there without anything."""
+
+    exists: bool = False
+    slots: frozenset[str] = frozenset()
+    waiting: int | None = None
+    next_start: int | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "LaneRow":
+        slots = frozenset(row.get("slots", ()))
+        return cls(bool(row), slots, row.get("waiting_at"), row.get("next_start"))
+
+    def __str__(self) -> str:
+        if not self.exists:
+            return "no row"
+        waiting = f", requests wait since {self.waiting}" if self.waiting is not None else ""
+        return f"{len(self.slots)} slots taken{waiting}"
+
+
+type State = Request | Claim | LaneRow | None
 """None: there is no row."""
 type Given = Mapping[str, Any]
 type Rule = Callable[[Any, Given, float], State]
@@ -357,6 +384,55 @@ def _release_owned(claim: Claim | None, given: Given, _: float) -> State:
     return _free(claim, given)
 
 
+def _start_at(request: Request | None, given: Given, _: float) -> State:
+    if request is None or request.status != "PENDING" or request.starts is not None:
+        return None
+    return request._replace(starts=given["at"])
+
+
+def _set_up(lane: LaneRow, given: Given, _: float) -> State:
+    """A scenario begins with this row; no function writes one so."""
+    return None if lane.exists else LaneRow.of(given["row"])
+
+
+def _enter(lane: LaneRow, given: Given, start: float) -> State:
+    return None if lane.waiting is not None else _enter_next(lane, given, start)
+
+
+def _enter_next(lane: LaneRow, given: Given, _: float) -> State:
+    wanted = frozenset(given["wanted"])
+    if len(lane.slots) + len(wanted) > given["room"]:
+        return None
+    return lane._replace(exists=True, slots=lane.slots | wanted)
+
+
+def _leave(lane: LaneRow, given: Given, _: float) -> State:
+    return lane._replace(slots=lane.slots - {*given["mine"]}) if lane.exists else None
+
+
+def _set_waiting(lane: LaneRow, given: Given, _: float) -> State:
+    if lane.waiting is not None and lane.waiting >= given["at"]:
+        return None
+    return lane._replace(exists=True, waiting=given["at"])
+
+
+def _clear_waiting(lane: LaneRow, given: Given, _: float) -> State:
+    if lane.waiting is None or lane.waiting > given["read"]:
+        return None
+    return lane._replace(waiting=None)
+
+
+def _reserve(lane: LaneRow, given: Given, _: float) -> State:
+    if lane.next_start not in {None, given["read"]}:
+        return None
+    return lane._replace(exists=True, next_start=given["next"])
+
+
+def _remove_row(lane: LaneRow, given: Given, _: float) -> State:
+    waits = lane.waiting is not None and not given["is_beyond"]
+    return None if lane.slots or lane.next_start is not None or waits else LaneRow()
+
+
 OF_REQUESTS: dict[str, Rule] = {
     "Enqueue": _enqueue, "Take": _take, "TakeOver": _take_over, "Renew": _renew,
     "Finish": _finish, "PutBack": _put_back, "Park": _park, "Requeue": _requeue,
@@ -364,6 +440,7 @@ OF_REQUESTS: dict[str, Rule] = {
     "WaitForLane": _wait_for_lane, "LeaveQueue": _leave_queue, "See": _see,
     "StoreStep": _store_step, "TimeOut": _time_out, "OpenCallback": _open_callback,
     "AwaitCallback": _await_callback, "AnswerWaiting": _answer_waiting, "AnswerBusy": _answer_busy,
+    "Reserve": _start_at,
 }  # fmt: skip
 OF_CLAIMS: dict[str, Rule] = {
     "Acquire": _acquire, "Prolong": _prolong, "Take": _take_claim, "TakeOver": _take_claim_over,
@@ -372,8 +449,18 @@ OF_CLAIMS: dict[str, Rule] = {
 }  # fmt: skip
 
 
-def rules_of(subject: str) -> tuple[Mapping[str, Rule], Callable[[Row], Request | Claim]]:
-    """The rules of a history's subject, and how its state is read from a row."""
-    if subject.startswith(f"{CLAIMS} "):
-        return OF_CLAIMS, Claim.of
+OF_LANES: dict[str, Rule] = {
+    "Enter": _enter, "EnterNext": _enter_next, "LeaveRow": _leave, "SetWaiting": _set_waiting,
+    "ClearWaiting": _clear_waiting, "Reserve": _reserve, "RemoveRow": _remove_row,
+    "SetUp": _set_up,
+}  # fmt: skip
+
+
+def rules_of(subject: str) -> tuple[Mapping[str, Rule], Callable[[Row], State]]:
+    """The rules of a history's subject, and how its state is read from a row; {}: no row."""
+    match subject.partition(" ")[0]:
+        case table if table == CLAIMS:
+            return OF_CLAIMS, Claim.of
+        case table if table == LANES:
+            return OF_LANES, LaneRow.of
     return OF_REQUESTS, Request.of

@@ -1,4 +1,4 @@
-"""Records the writes to the rows of requests and claims, as jobplane.histories reads them.
+"""Records the writes to the rows of requests, claims and lanes, as jobplane.histories reads them.
 
 Runs in the emulator's workers too, before a function's module is imported: it needs the standard
 library, and records nothing without botocore. A call has a line before it, and one with its answer
@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
-TABLES = ("-requests", "-active-jobs")
+TABLES = ("-requests", "-active-jobs", "-lanes")
 # Longer values do not belong to the state of a row.
 MOST_CHARACTERS = 4096
 
