@@ -350,19 +350,23 @@ def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
     return str(sent["MessageId"])
 
 
-def mark_done(timeout: Timeout, message_id: str) -> None:
-    """Mark the record as done, so that later runs skip it."""
-    done, _ = update(
+def mark_done(timeout: Timeout, message_id: str) -> str:
+    """Mark the record as done, so that later runs skip it; the id that it has from now on.
+
+    That of another run stays: this write may be carried out late.
+    """
+    _, record = update(
         dynamodb,
         INTERRUPTIONS_TABLE,
         timeout.record_key,
         change="SET dlqMessageId = :id",
-        condition="attribute_exists(messageId)",
+        condition="attribute_exists(messageId) AND attribute_not_exists(dlqMessageId)",
         values={"id": message_id},
         mark=None,
     )
-    if not done:
+    if "dlqMessageId" not in record:
         raise RecordGoneError(timeout.message_id)
+    return str(record["dlqMessageId"])
 
 
 def settle(timeout: Timeout, now: float) -> dict[str, Any]:
@@ -374,8 +378,7 @@ def settle(timeout: Timeout, now: float) -> dict[str, Any]:
         recorded_at = record["timestamp"]
         repeated = not is_new and now - parse_iso_time(recorded_at) > DEDUPLICATION_SECONDS
         letter = dead_letter(timeout, recorded_at, repeated=repeated)
-        dead_letter_message = send_dead_letter(timeout, letter)
-        mark_done(timeout, dead_letter_message)
+        dead_letter_message = mark_done(timeout, send_dead_letter(timeout, letter))
         telemetry.metric("JobTimedOut", Kind=timeout.kind)
     return {
         "released": released in {"released", "repeated"},
