@@ -3,6 +3,7 @@
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
   Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | TakenOver | Released | NotReleased;
+export type ConnectEvent = ConnectEvent | MessageEvent;
 export type CountFilesResult = null;
 export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
 export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
@@ -77,6 +78,7 @@ export type ClientRequest =
   | StatusRequest
   | SubscribeRequest
   | UnsubscribeRequest
+  | AuthenticateRequest
   | CallbackRequest
   | CancelRequest
   | ReplayRequest;
@@ -152,6 +154,7 @@ export interface Contracts {
   "queues/unreadable-record": UnreadableRecord;
   "queues/webhook-delivery": WebhookDelivery;
   "queues/worker": WorkerMessage;
+  "socket/answers/authenticate": Authenticated;
   "socket/answers/callback": CallbackReturned;
   "socket/answers/cancel": Cancelled;
   "socket/answers/create-upload": CreatedUpload;
@@ -329,16 +332,11 @@ export interface NotReleased {
   reason: "absent" | "expired" | "superseded";
 }
 /**
- * A handshake: the token is in the query `Authorization` or `token`, or in the header.
+ * One message of a client; `body` is its text.
  */
-export interface ConnectEvent {
+export interface MessageEvent {
   requestContext: ConnectionContext;
-  headers?: {
-    [k: string]: string;
-  } | null;
-  queryStringParameters?: {
-    [k: string]: string;
-  } | null;
+  body?: string | null;
 }
 /**
  * The connection of an event of the WebSocket API.
@@ -606,13 +604,6 @@ export interface RecordInterruptionResult {
   recorded: true;
   duplicate: boolean;
   recordId: string;
-}
-/**
- * One message of a client; `body` is its text.
- */
-export interface MessageEvent {
-  requestContext: ConnectionContext;
-  body?: string | null;
 }
 /**
  * Messages that came over HTTP, each as text; the function `jobs` has verified the token.
@@ -1237,6 +1228,12 @@ export interface FollowUpAttachment {
   key: string;
 }
 /**
+ * The connection lasts until its token expires, and two hours after its handshake at most.
+ */
+export interface Authenticated {
+  expires_at: string;
+}
+/**
  * The job has the answer, and is queued.
  */
 export interface CallbackReturned {
@@ -1683,6 +1680,21 @@ export interface UnsubscribeRequest {
 export interface Unsubscribe {
   request_id: string;
   user_id?: string | null;
+}
+/**
+ * Prolongs the connection by a newer token of the same user and tenant.
+ */
+export interface AuthenticateRequest {
+  id?: string | null;
+  action: "authenticate";
+  payload: Authenticate;
+  metadata?: SyncMetadata;
+}
+/**
+ * A newer token, as a handshake takes it.
+ */
+export interface Authenticate {
+  token: string;
 }
 /**
  * Gives a waiting job the result of its step; the token says which job.

@@ -1,10 +1,11 @@
-"""WebSocket $connect: verifies the caller's token and stores the connection.
+"""WebSocket $connect and the action authenticate: verifies a token, stores what it allows.
 
 Trigger: API Gateway WebSocket `$connect`. The token is in the query (`Authorization` or `token`)
-or in the header `Authorization`.
+or in the header `Authorization`. Or the route `authenticate`: a message with a newer token of the
+same user and tenant, which prolongs the connection.
 Result: 200, with the subprotocol `jobplane.v1` if the client offers it; 401 UNAUTHORIZED with the
 same text for every fault of a token; 429 RATE_LIMITED above MAX_CONNECTIONS_PER_USER; 500
-INTERNAL_ERROR when DynamoDB fails.
+INTERNAL_ERROR when DynamoDB fails. To a message: 200, with a `response` or an `error`.
 Errors: ValidationError for an event without a connection id; ParameterError while the secret that
 signs tokens can't be read.
 Writes one row of `connections`; counts the user's rows if MAX_CONNECTIONS_PER_USER is set.
@@ -24,11 +25,18 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     CONNECTION_TTL_SECONDS,
     DEFAULT_TABLE_PREFIX,
+    ErrorCode,
     connection_id_of,
     connections_table,
+    error_body,
+    is_request_id,
     iso_time,
     json_object,
+    new_request_id,
     pages,
+    parse_iso_time,
+    server_message,
+    strict_json,
     to_item,
     ttl_after,
 )
@@ -37,6 +45,8 @@ from jobplane_tokens import Identity, TokenError, TokenSettings, TokenVerifier, 
 
 TABLE = connections_table(os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX))
 SUBPROTOCOL = "jobplane.v1"
+AUTHENTICATE = "authenticate"
+TENANT_READ = "tenant:read"
 MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
 
 telemetry = Telemetry("connect")
@@ -45,6 +55,14 @@ dynamodb: Any = session.create_client("dynamodb", config=Config(**CLIENT_OPTIONS
 # Three attempts take at most nine seconds, less than Lambda waits for the import of a module.
 ssm: Any = session.create_client("ssm", config=Config(connect_timeout=1, read_timeout=2))
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
+
+
+class RefusedError(Exception):
+    """The message is refused: it is answered with an error and changes nothing."""
+
+    def __init__(self, code: ErrorCode, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.body = error_body(code, message, **extra)
 
 
 def _lower_keys(values: Any) -> dict[str, str]:
@@ -91,6 +109,30 @@ def connection_of(context: Mapping[str, Any], identity: Identity, now: float) ->
         "token_expires_at": identity.expires_at,
         "ttl": min(identity.expires_at, ttl_after(now, CONNECTION_TTL_SECONDS)),
     }
+
+
+def message_of(body: Any) -> dict[str, Any]:
+    """The JSON object of a message, or {}: API Gateway has found its `action`."""
+    try:
+        return json_object(strict_json(body if isinstance(body, str) else ""))
+    except ValueError:
+        return {}
+
+
+def newer_token_of(message: Mapping[str, Any]) -> str:
+    """The token of a message. Raises RefusedError."""
+    payload = message.get("payload")
+    given = {"id": message.get("id"), "payload.token": json_object(payload).get("token")}
+    faults = []
+    if given["id"] is not None and not is_request_id(given["id"]):
+        faults.append(("id", "expected 1 to 128 of A-Z a-z 0-9 . _ : -"))
+    if not isinstance(given["payload.token"], str) or not given["payload.token"]:
+        faults.append(("payload.token", "a string is required: a JWT of the same user and tenant"))
+    if faults:
+        details = [{"field": field, "message": text} for field, text in faults]
+        text = "The message is not a valid request"
+        raise RefusedError(ErrorCode.VALIDATION_ERROR, text, details=details)
+    return str(given["payload.token"])
 
 
 def answer(
@@ -141,19 +183,99 @@ def has_room(connection_id: str, identity: Identity, now: float) -> bool:
     return True
 
 
+def verified(token: str | None) -> Identity | None:
+    """The identity of a token; a refusal is logged and counted."""
+    try:
+        identity = verifier.verify(token)
+    except TokenError as error:
+        telemetry.metric("AuthenticationFailed", ErrorType=error.reason)
+        telemetry.warning("token refused", reason=error.reason, cause=str(error))
+        return None
+    telemetry.bind(user_id=identity.user_id, tenant_id=identity.tenant_id)
+    return identity
+
+
+def prolong(connection_id: str, identity: Identity, now: float) -> float:
+    """Let a connection last as long as a newer token; return until when, in epoch seconds.
+
+    Raises RefusedError if its present token has expired, for a token of another user or tenant,
+    and for one without the permission to read the tenant's jobs if the connection has it: its
+    subscriptions may need it.
+    """
+    from jobplane_leases import update  # not needed for handshakes
+
+    condition = (
+        "user_id = :user AND tenant_id = :tenant AND token_expires_at > :now AND #ttl > :now"
+    )
+    values: dict[str, Any] = {
+        "user": identity.user_id,
+        "tenant": identity.tenant_id,
+        "now": int(now),
+        "expires": identity.expires_at,
+        "permissions": list(identity.permissions),
+        "ttl": min(identity.expires_at, ttl_after(now, CONNECTION_TTL_SECONDS)),
+    }
+    if TENANT_READ not in identity.permissions:
+        condition += " AND NOT contains(#permissions, :read)"
+        values["read"] = TENANT_READ
+    done, row = update(
+        dynamodb,
+        TABLE,
+        {"connection_id": connection_id},
+        change="SET token_expires_at = :expires, #permissions = :permissions, #ttl = :ttl",
+        condition=condition,
+        values=values,
+        mark=None,
+    )
+    if not done:
+        if not row or min(row["token_expires_at"], row["ttl"]) <= int(now):
+            text = "The connection's token has expired; connect again"
+            raise RefusedError(ErrorCode.UNAUTHORIZED, text)
+        text = f"Expected a token of the same user and tenant, which keeps {TENANT_READ!r}"
+        raise RefusedError(ErrorCode.FORBIDDEN, text)
+    closed = parse_iso_time(row["connected_at"]) + CONNECTION_TTL_SECONDS
+    return float(min(row["token_expires_at"], closed))
+
+
+def authenticate(event: Mapping[str, Any], connection_id: str, now: float) -> dict[str, Any]:
+    """Answer a message with a newer token for an open connection."""
+    message = message_of(event.get("body"))
+    given = message.get("id")
+    request_id = given if is_request_id(given) else None
+    try:
+        token = newer_token_of(message)
+        request_id = request_id or new_request_id(now)
+        telemetry.bind(request_id=request_id)
+        identity = verified(strip_bearer(token))
+        if identity is None or identity.expires_at <= now:
+            raise RefusedError(ErrorCode.UNAUTHORIZED, "Authentication failed")
+        data = {"expires_at": iso_time(prolong(connection_id, identity, now))}
+    except RefusedError as error:
+        telemetry.info("connection not prolonged", code=error.body["code"], cause=str(error))
+        content = server_message("error", request_id, now, error=error.body)
+    except (BotoCoreError, ClientError) as error:
+        telemetry.metric("ConnectionRefused", ErrorType="internal_error")
+        telemetry.exception("connection not prolonged", error)
+        text = "The service is temporarily unavailable; try again"
+        failed = RefusedError(ErrorCode.SERVICE_UNAVAILABLE, text, retry_after_ms=1000)
+        content = server_message("error", request_id, now, error=failed.body)
+    else:
+        telemetry.metric("ConnectionProlonged")
+        telemetry.info("connection prolonged")
+        content = server_message("response", request_id, now, success=True, data=data)
+    return {"statusCode": 200, "body": json.dumps(content, ensure_ascii=False)}
+
+
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     started = time.time()
     connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
-    try:
-        identity = verifier.verify(token_of(event))
-    except TokenError as error:
-        telemetry.metric("AuthenticationFailed", ErrorType=error.reason)
-        telemetry.warning("token refused", reason=error.reason, cause=str(error))
+    if event["requestContext"].get("routeKey") == AUTHENTICATE:
+        return authenticate(event, connection_id, started)
+    if (identity := verified(token_of(event))) is None:
         return refused(401, "UNAUTHORIZED", "Authentication failed")
 
-    telemetry.bind(user_id=identity.user_id, tenant_id=identity.tenant_id)
     row = connection_of(event["requestContext"], identity, started)
     try:
         if MAX_CONNECTIONS_PER_USER and not has_room(connection_id, identity, started):

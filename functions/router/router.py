@@ -88,6 +88,7 @@ from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
     Listeners,
     Outbox,
+    closing_time,
     encode_message,
     post,
     rights_end,
@@ -536,7 +537,8 @@ def listen(owner: str, request: Request, target: str) -> bool:
         "connection_id": request.connection_id,
         "user_id": request.connection["user_id"],
         "created_at": iso_time(request.now),
-        "ttl": int(rights_end(request.connection)),
+        # A newer token prolongs the connection; before each post, its row is read.
+        "ttl": int(closing_time(request.connection)),
     }
     is_open, has_room = start_subscription(dynamodb, TABLE_PREFIX, row, most=MAX_SUBSCRIPTIONS)
     if is_open and not has_room:

@@ -15,6 +15,7 @@ import pytest
 
 from jobplane_client import (
     AsyncHttpStatusClient,
+    ForbiddenError,
     HttpStatusClient,
     JobCancelledError,
     JobSocket,
@@ -67,6 +68,36 @@ def cut(socket: JobSocket) -> None:
     """Abort the socket's connection."""
     assert socket._connection is not None
     socket._connection.transport.abort()
+
+
+async def test_a_connection_goes_on_with_newer_tokens(deployed: Deployed) -> None:
+    """Its job takes longer than the first token is good for; its messages go on."""
+    user, url = unique("user"), deployed.info["websocket_url"]
+    tokens: list[str] = []
+    told: list[float] = []
+
+    def token() -> str:
+        tokens.append(deployed.token(user, "acme", ttl=4 if not tokens else 3600))
+        return tokens[-1]
+
+    async with JobSocket(url, token) as socket:
+        await socket.run(
+            "delay",
+            {"seconds": 6, "steps": 12},
+            on_progress=lambda message: told.append(message.percentage),
+        )
+        assert socket._connections == 1
+    assert len(tokens) == 2
+    assert told[-1] == 100
+
+
+async def test_a_foreign_token_does_not_prolong_a_connection(deployed: Deployed) -> None:
+    url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
+    async with JobSocket(url, token) as socket:
+        with pytest.raises(ForbiddenError):
+            foreign = deployed.token(unique("user"), "acme")
+            await socket.request("authenticate", {"token": foreign})
+        await socket.request("ping")
 
 
 async def test_all_events_arrive_once_over_lost_connections(deployed: Deployed) -> None:

@@ -258,6 +258,8 @@ class SocketService:
             return self.replies[action].popleft()
         if action == "ping":
             return {"type": "pong"}
+        if action == "authenticate":
+            return {"type": "response", "success": True, "data": {"expires_at": TIME}}
         if action == "echo":
             return {"type": "response", "success": True, "data": {"echo": payload}}
         if action in ("subscribe", "unsubscribe"):

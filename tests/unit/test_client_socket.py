@@ -1,9 +1,11 @@
 """JobSocket against a socket service that cuts off, repeats, reorders and loses messages."""
 
 import asyncio
+import base64
 import json
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -519,6 +521,62 @@ async def test_the_token_function_is_called_for_each_connection(service: Line) -
         {"v": ["1"], "Authorization": ["one"]},
         {"v": ["1"], "Authorization": ["two"]},
     ]
+
+
+def jwt_of(name: str, seconds: float) -> str:
+    """A token that expires in so many seconds."""
+    claims = json.dumps({"sub": name, "exp": time.time() + seconds}).encode()
+    return f"h.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.{name}"
+
+
+async def test_a_newer_token_is_sent_before_one_expires(service: Line) -> None:
+    """And the connection goes on."""
+    tokens = iter([jwt_of("one", 20), jwt_of("two", 5000), jwt_of("three", 9000)])
+    async with service.open(lambda: next(tokens)) as socket:
+        await service.until(lambda: service.sent("authenticate"))
+        await socket.request("echo")
+        (sent,) = service.sent("authenticate")
+        assert sent["payload"]["token"].endswith(".two")
+        # Nine tenths of the time that the first, and then the second one, is good for.
+        waits = [seconds for seconds in service.timers.asked if seconds not in (PING, PONG)]
+        assert waits == [pytest.approx(18, abs=0.5), pytest.approx(4500, abs=5)]
+    assert service.attempts == 1
+
+
+@pytest.mark.parametrize("code", ["FORBIDDEN", "UNAUTHORIZED", "INVALID_ACTION"])
+async def test_a_connection_whose_newer_token_is_refused_is_opened_again(
+    service: Line, code: str
+) -> None:
+    """Also by a service that does not know the action."""
+    tokens = iter([jwt_of("one", 20), jwt_of("two", 20), jwt_of("three", 5000)])
+    error = {"code": code, "message": "Expected another token", "retryable": False}
+    service.replies["authenticate"] = deque([{"type": "error", "error": error}])
+    async with service.open(lambda: next(tokens)) as socket:
+        await service.connected(2)
+        await socket.request("echo")
+    assert [query["Authorization"][0][-4:] for query in service.queries] == [".one", "hree"]
+
+
+async def test_a_newer_token_without_an_answer_opens_a_new_connection(service: Line) -> None:
+    tokens = iter([jwt_of("one", 20), jwt_of("two", 20), jwt_of("three", 5000)])
+    service.mute.add("authenticate")
+    async with service.open(lambda: next(tokens), ping_timeout=0.05):
+        await service.connected(2)
+
+
+async def test_a_token_function_that_fails_ends_no_connection(service: Line) -> None:
+    outcomes: Iterator[str | OSError] = iter([jwt_of("one", 20), OSError(), jwt_of("two", 5000)])
+
+    def token() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    async with service.open(token) as socket:
+        await service.until(lambda: service.sent("authenticate"))
+        await socket.request("echo")
+    assert service.attempts == 1
 
 
 async def test_a_failing_token_function_is_called_again(service: Line) -> None:

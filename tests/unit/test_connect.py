@@ -434,3 +434,94 @@ def test_a_missing_or_short_secret_stops_the_container(
 ) -> None:
     with pytest.raises((KeyError, ValueError), match=named):
         load("connect", JWT_SECRET=secret)
+
+
+def newer(connect: ModuleType, payload: Any) -> dict[str, Any]:
+    """The answer to a message with a newer token."""
+    message = event("connect", "authenticate")
+    message["body"] = json.dumps({"id": "req-1", "action": "authenticate", "payload": payload})
+    answer = connect.handler(message, Context())
+    assert answer["statusCode"] == 200
+    body: dict[str, Any] = json.loads(answer["body"])
+    assert body["request_id"] == "req-1"
+    return body
+
+
+def test_a_newer_token_prolongs_the_connection_and_replaces_the_permissions(
+    stack: Stack, connect: ModuleType
+) -> None:
+    now = int(time.time())
+    stack.put("connections", connection("conn-1", token_expires_at=now + 60, ttl=now + 60))
+    body = newer(connect, {"token": token(permissions=["reports"], exp=now + 600)})
+    assert body["data"] == {"expires_at": iso(now + 600)}
+    row = stack.get("connections", connection_id="conn-1")
+    assert (row["token_expires_at"], row["ttl"]) == (now + 600, now + 600)
+    assert row["permissions"] == ["reports"]
+
+
+def test_a_connection_is_prolonged_to_two_hours_after_its_handshake_at_most(
+    stack: Stack, connect: ModuleType
+) -> None:
+    now = int(time.time())
+    began = now - 3600
+    row = connection("conn-1", connected_at=iso(began), token_expires_at=now + 60)
+    stack.put("connections", row)
+    body = newer(connect, {"token": token(exp=now + 86_400)})
+    assert body["data"] == {"expires_at": iso(began + 7200)}
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"user_id": "user-2"}, "FORBIDDEN"),
+        ({"tenant_id": "tenant-2"}, "FORBIDDEN"),
+        ({"permissions": ["reports"]}, "FORBIDDEN"),
+        # A handshake accepts it, as clocks differ by seconds.
+        ({"exp": int(time.time()) - 5}, "UNAUTHORIZED"),
+        ({"exp": 1}, "UNAUTHORIZED"),
+    ],
+    ids=["user", "tenant", "permission", "just expired", "expired"],
+)
+def test_another_token_changes_nothing(
+    stack: Stack, connect: ModuleType, claims: dict[str, Any], code: str
+) -> None:
+    before = connection("conn-1", permissions=["tenant:read"])
+    stack.put("connections", before)
+    given = token(**{"permissions": ["tenant:read"]} | claims)
+    assert newer(connect, {"token": given})["error"]["code"] == code
+    assert stack.get("connections", connection_id="conn-1") == before
+
+
+@pytest.mark.parametrize("ended", [{"token_expires_at": 1}, {"ttl": 1}], ids=["token", "row"])
+def test_an_ended_connection_is_not_prolonged(
+    stack: Stack, connect: ModuleType, ended: dict[str, Any]
+) -> None:
+    """Its row is as it was: its jobs may be cancelled already."""
+    before = connection("conn-1", **ended)
+    stack.put("connections", before)
+    error = newer(connect, {"token": token()})["error"]
+    assert (error["code"], error["message"][-13:]) == ("UNAUTHORIZED", "connect again")
+    assert stack.get("connections", connection_id="conn-1") == before
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", {}, {"token": 7}, {"token": ""}])
+def test_a_message_without_a_token_names_the_field(connect: ModuleType, payload: Any) -> None:
+    error = newer(connect, payload)["error"]
+    assert error["code"] == "VALIDATION_ERROR"
+    assert [detail["field"] for detail in error["details"]] == ["payload.token"]
+
+
+@pytest.mark.parametrize("body", [None, "", "[]", "{", '{"id": 7}', 7])
+def test_a_body_that_is_not_a_request_is_refused(connect: ModuleType, body: Any) -> None:
+    answer = connect.handler(event("connect", "authenticate") | {"body": body}, Context())
+    error = json.loads(answer["body"])
+    assert (error["type"], error["error"]["code"]) == ("error", "VALIDATION_ERROR")
+
+
+def test_a_failure_of_the_table_is_answered_and_counted(
+    stack: Stack, connect: ModuleType, output: Output
+) -> None:
+    stack.fail(connect.dynamodb, "UpdateItem", "InternalServerError")
+    error = newer(connect, {"token": token()})["error"]
+    assert (error["code"], error["retryable"]) == ("SERVICE_UNAVAILABLE", True)
+    assert output.metric("ConnectionRefused")[0]["ErrorType"] == "internal_error"

@@ -856,7 +856,7 @@ def test_listeners_hear_nothing_after_their_rights_have_ended(
 
 
 def test_rights_that_end_during_a_job_end_its_messages(processor: Processor, stack: Stack) -> None:
-    """The clock is enough: nothing is read again, and nothing is posted."""
+    """Its row is read again when the end comes, and nothing is posted."""
     stack.put("connections", connection(token_expires_at=int(time.time()) + 30))
     calls = stack.calls(processor.module.dynamodb)
 
@@ -870,7 +870,7 @@ def test_rights_that_end_during_a_job_end_its_messages(processor: Processor, sta
 
     assert processor.run(job=run)["status"] == "COMPLETED"
     assert processor.sockets.kinds() == ["progress", "progress"]
-    assert calls.counts()["BatchGetItem"] == 1
+    assert calls.counts()["BatchGetItem"] == 2
 
 
 @pytest.mark.parametrize(("policy", "end"), [("cancel", "CANCELLED"), ("detach", "COMPLETED")])

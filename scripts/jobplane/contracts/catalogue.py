@@ -51,6 +51,7 @@ class SocketAction:
 
 
 SOCKET_ACTIONS = (
+    SocketAction("authenticate", requests.AuthenticateRequest, answers.Authenticated),
     SocketAction("callback", requests.CallbackRequest, answers.CallbackReturned),
     SocketAction("cancel", requests.CancelRequest, answers.Cancelled),
     SocketAction("count", requests.CountRequest, result=answers.CountResult),

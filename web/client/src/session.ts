@@ -2,7 +2,7 @@ import type { EventMessage, ServerMessage, Subscribed } from "./contracts.js";
 import { ConnectionLostError, RefusedError } from "./errors.js";
 import { isEnd, isGatewayError, missed, newId, now, parse, refusal } from "./protocol.js";
 
-/** A token, or a function that returns a new one for each connection. */
+/** A token, or a function that returns a new one: for each connection, and before one expires. */
 export type Token = string | (() => string | Promise<string>);
 
 export async function tokenOf(token: Token): Promise<string> {
@@ -94,6 +94,8 @@ export class Session {
   private reached = false;
   /** Milliseconds for which a renewable token is good. */
   private tokenAge = Number.POSITIVE_INFINITY;
+  /** The id of the message that sent a newer token. */
+  private renewal = "";
   private failures = 0;
   private failure: Error | null = null;
   private readonly timers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -249,12 +251,36 @@ export class Session {
     this.become("open");
     this.stop("answer");
     this.after("ping", this.options.pingEvery, () => this.ping());
-    const age = Math.min(this.options.maxAge, this.tokenAge, isPolling ? pollingAge : Infinity);
-    this.after("age", age, () => {
-      this.drop();
-      void this.connect();
-    });
+    const age = isPolling ? Math.min(this.tokenAge, pollingAge) : Infinity;
+    this.after("age", Math.min(this.options.maxAge, age), () => this.replace());
+    if (!isPolling) this.awaitExpiry();
     this.flush();
+  }
+
+  private replace(): void {
+    this.drop();
+    void this.connect();
+  }
+
+  private awaitExpiry(): void {
+    this.stop("token");
+    if (this.tokenAge < this.options.maxAge)
+      this.after("token", this.tokenAge, () => void this.renew());
+  }
+
+  /** Sends a newer token on the open connection, which is replaced if that is refused. */
+  private async renew(): Promise<void> {
+    const { socket } = this;
+    const token = await tokenOf(this.token).catch(() => null);
+    if (this.socket !== socket) return;
+    if (token === null) {
+      this.replace();
+      return;
+    }
+    this.tokenAge = 0.9 * ageOf(token);
+    this.renewal = newId();
+    this.transmit({ id: this.renewal, action: "authenticate", payload: { token } });
+    this.after("token", this.options.answerWithin, () => this.replace());
   }
 
   /** Connects again after a pause, with full jitter. */
@@ -276,7 +302,7 @@ export class Session {
   private drop(): void {
     const socket = this.socket;
     this.socket = null;
-    for (const name of ["answer", "ping", "age"]) this.stop(name);
+    for (const name of ["answer", "ping", "age", "token"]) this.stop(name);
     socket?.close();
   }
 
@@ -350,6 +376,11 @@ export class Session {
       return;
     }
     const id = message.request_id;
+    if (id && id === this.renewal) {
+      if (message.type === "response") this.awaitExpiry();
+      else this.replace();
+      return;
+    }
     const target = id === undefined ? undefined : this.subscribing.get(id);
     const request = this.requests.get(target ?? id ?? "");
     if (message.type === "error" && message.seq === undefined) {

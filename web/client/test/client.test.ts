@@ -192,12 +192,41 @@ test("a token function gives a new token after a refusal", async () => {
   expect(service.tokens).toEqual(["t1", "t2"]);
 });
 
-test("a connection is replaced before its token expires", async () => {
-  const claims = (seconds: number): string =>
-    btoa(JSON.stringify({ exp: Date.now() / 1000 + seconds }));
-  client({}, () => `h.${claims(0.2)}.s`);
-  await until(() => service.tokens.length >= 3);
-  expect(service.received).toEqual([]);
+const shortToken = (): string => `h.${btoa(JSON.stringify({ exp: Date.now() / 1000 + 0.2 }))}.s`;
+
+test("a newer token is sent on the open connection before the present one expires", async () => {
+  client({}, shortToken);
+  await until(() => service.count("authenticate") >= 2);
+  const sent = service.received.map(({ payload }) => (payload as { token: string }).token);
+  expect(new Set([...service.tokens, ...sent]).size).toBe(1 + sent.length);
+  expect(service.tokens).toHaveLength(1);
+});
+
+test.each(["FORBIDDEN", "INVALID_ACTION"])(
+  "a connection whose newer token is refused with %s is replaced",
+  async (code) => {
+    service.intercept = ({ id, action }, socket) => {
+      if (action !== "authenticate") return false;
+      service.refuseMessage(socket, String(id), code);
+      return true;
+    };
+    const one = client({}, shortToken);
+    await until(() => service.tokens.length >= 2);
+    expect(one.state).not.toBe("closed");
+  },
+);
+
+test("a connection is replaced if the newer token gets no answer, or there is none", async () => {
+  service.intercept = ({ action }) => action === "authenticate";
+  client({ answerWithin: 50 }, shortToken);
+  await until(() => service.tokens.length >= 2);
+  let calls = 0;
+  client({}, () => {
+    calls += 1;
+    if (calls === 2) throw new Error("the issuer is down");
+    return `${shortToken()}${calls}`;
+  });
+  await until(() => service.tokens.some((token) => token.endsWith(".s3")));
 });
 
 test("an expired token that can't be replaced closes the client, and the error says why", async () => {

@@ -123,6 +123,7 @@ export class Service {
     const respond = (data: unknown): void =>
       this.send(socket, { request_id: id, type: "response", success: true, data });
     if (action === "ping") this.send(socket, { type: "pong" });
+    else if (action === "authenticate") respond({ expires_at: new Date().toISOString() });
     else if (action === "echo") respond({ echo: payload, action });
     else if (/^(subscribe|unsubscribe|status|cancel)$/.test(action)) {
       const job = this.jobs.get(String(payload.request_id));

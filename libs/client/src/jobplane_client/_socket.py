@@ -1,9 +1,12 @@
 """One user's session with the WebSocket API, over any number of connections."""
 
 import asyncio
+import base64
 import contextlib
 import inspect
+import json
 import logging
+import math
 import random
 import time
 from collections import OrderedDict, deque
@@ -91,6 +94,8 @@ _REFUSAL_RETRIES = 5
 _REMEMBERED_ENDS = 10_000
 _EVENTS_AHEAD = 1000
 _MESSAGE_TOO_BIG = 1009
+# Of the time that a token is good for, when a newer one is sent.
+_TOKEN_SHARE = 0.9
 
 _NEW_REQUEST = ("queued", "scheduled", "PENDING")
 # Their payload may be an object in the service's bucket.
@@ -167,12 +172,13 @@ class JobSocket:
         async with JobSocket(url, token) as socket:
             result = await socket.run("delay", {"seconds": 2})
 
-    `token` is a JWT, or a function (also a coroutine function) that returns a new one for each
-    connection. The connection is opened again when it is lost and before it is `max_age` seconds
-    old. Requests without an acknowledgement are then sent again with the same id, so no second
-    job begins; for the others the socket asks for the messages that it has missed. Each request
-    ends with exactly one message. For the service a new connection is a disconnect of the
-    previous one: a request with the metadata `{"on_disconnect": "cancel"}` is cancelled by it.
+    `token` is a JWT, or a function (also a coroutine function) that returns a new one. It is called
+    for each connection, and before a token expires: the connection goes on with the newer token.
+    The connection is opened again when it is lost and before it is `max_age` seconds old. Requests
+    without an acknowledgement are then sent again with the same id, so no second job begins; for
+    the others the socket asks for the messages that it has missed. Each request ends with exactly
+    one message. For the service a new connection is a disconnect of the previous one: a request
+    with the metadata `{"on_disconnect": "cancel"}` is cancelled by it.
 
     A ping every `ping_every` seconds keeps the connection from being closed as idle. Without an
     answer within `ping_timeout` seconds the connection is treated as lost. After `max_failures`
@@ -215,6 +221,8 @@ class JobSocket:
 
         self._connection: ClientConnection | None = None
         self._connections = 0
+        self._token_end = math.inf
+        self._renewal: tuple[str, asyncio.Future[Message]] | None = None
         self._connected = asyncio.Event()
         self._received = 0
         self._healthy = False
@@ -578,13 +586,16 @@ class JobSocket:
                 f"no connection after {failures} attempts: {error}"
             ) from error
 
-    async def _open_connection(self) -> ClientConnection:
+    async def _new_token(self) -> str:
         try:
             token = self._token if isinstance(self._token, str) else self._token()
-            if inspect.isawaitable(token):
-                token = await token
+            return await token if inspect.isawaitable(token) else token
         except Exception as error:
             raise ServiceUnavailableError("the token function failed") from error
+
+    async def _open_connection(self) -> ClientConnection:
+        token = await self._new_token()
+        self._token_end = math.inf if isinstance(self._token, str) else _expiry_of(token)
         try:
             return await connect(
                 _with_token(self._url, token),
@@ -613,7 +624,10 @@ class JobSocket:
         self._connection = connection
         self._connected.set()
         opened = self._clock()
-        keeper = asyncio.create_task(self._keep_alive(connection, opened))
+        keepers = [
+            asyncio.create_task(self._keep_alive(connection, opened)),
+            asyncio.create_task(self._keep_authenticated(connection)),
+        ]
         try:
             while True:
                 self._receive(await connection.recv())
@@ -623,8 +637,9 @@ class JobSocket:
         finally:
             self._connection = None
             self._healthy |= self._clock() - opened >= _HEALTHY_SECONDS
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
             await _close(connection)
 
     async def _keep_alive(self, connection: ClientConnection, opened: float) -> None:
@@ -646,6 +661,28 @@ class JobSocket:
             await self._sleep(max(left, 0))
             self._renewing = True
             await _close(connection)
+
+    async def _keep_authenticated(self, connection: ClientConnection) -> None:
+        """Send a newer token before the present one expires; if it is refused, connect again."""
+        while 0 < (left := self._token_end - time.time()) < math.inf:
+            await self._sleep(max(left * _TOKEN_SHARE, 1.0))
+            try:
+                token = await self._new_token()
+            except ServiceUnavailableError:
+                continue
+            renewal = new_request_id(time.time()), asyncio.get_running_loop().create_future()
+            self._renewal = renewal
+            frame = encode_request(renewal[0], "authenticate", {"token": token}, {})
+            try:
+                await _transmit(connection, frame)
+                answer = await asyncio.wait_for(renewal[1], self._ping_timeout)
+            except (ConnectionClosed, TimeoutError):
+                answer = None
+            if not isinstance(answer, ResponseMessage):
+                self._renewing = True
+                await _close(connection)
+                return
+            self._token_end = _expiry_of(token)
 
     async def _ping(self, connection: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -720,10 +757,18 @@ class JobSocket:
         request.waiting = True
         self._start(later())
 
+    def _answers_renewal(self, message: Message) -> bool:
+        """Whether a message answers the newest `authenticate`, which waits for it."""
+        if self._renewal is None or message.request_id != self._renewal[0]:
+            return False
+        if not self._renewal[1].done():
+            self._renewal[1].set_result(message)
+        return True
+
     def _receive(self, raw: str | bytes) -> None:
         self._received += 1
         message = parse_message(raw)
-        if message is None:
+        if message is None or self._answers_renewal(message):
             return
         if is_unauthorized(message) and self._reconnect_for(message):
             return
@@ -947,6 +992,15 @@ async def _transmit(connection: ClientConnection, frame: str) -> None:
     else:
         parts = [data[at : at + _MAX_FRAME_BYTES] for at in range(0, len(data), _MAX_FRAME_BYTES)]
         await connection.send(parts, text=True)
+
+
+def _expiry_of(token: str) -> float:
+    """When a JWT expires, in epoch seconds; infinity for another token."""
+    try:
+        claims = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(claims + "=="))["exp"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def _with_token(url: str, token: str) -> str:

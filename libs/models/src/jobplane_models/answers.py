@@ -143,6 +143,12 @@ class Cancelled(Open):
     status: Literal["cancelled", "cancelling", "completed", "failed"]
 
 
+class Authenticated(Open):
+    """The connection lasts until its token expires, and two hours after its handshake at most."""
+
+    expires_at: IsoTime
+
+
 class CallbackReturned(Open):
     """The job has the answer, and is queued."""
 

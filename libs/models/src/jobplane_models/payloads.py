@@ -153,6 +153,12 @@ class RequestReference(Strict):
     request_id: RequestId
 
 
+class Authenticate(Strict):
+    """A newer token, as a handshake takes it."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
 class Callback(Strict):
     """Returns a token with either a result or an error, for the job that waits for it."""
 

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field
 
 from jobplane_models._base import Input, IsoTime, RequestId
 from jobplane_models.payloads import (
+    Authenticate,
     Callback,
     Count,
     CreateUpload,
@@ -136,6 +137,14 @@ class UnsubscribeRequest(_Request):
     metadata: SyncMetadata = SyncMetadata()
 
 
+class AuthenticateRequest(_Request):
+    """Prolongs the connection by a newer token of the same user and tenant."""
+
+    action: Literal["authenticate"]
+    payload: Authenticate
+    metadata: SyncMetadata = SyncMetadata()
+
+
 class CallbackRequest(_Request):
     """Gives a waiting job the result of its step; the token says which job."""
 
@@ -172,6 +181,7 @@ ClientRequest = Annotated[
     | StatusRequest
     | SubscribeRequest
     | UnsubscribeRequest
+    | AuthenticateRequest
     | CallbackRequest
     | CancelRequest
     | ReplayRequest,

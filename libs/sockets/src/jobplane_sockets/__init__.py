@@ -10,7 +10,7 @@ from jobplane_sockets._connections import is_connected
 from jobplane_sockets._listeners import Listeners
 from jobplane_sockets._outbox import Outbox
 from jobplane_sockets._posting import MANAGEMENT_OPTIONS, Delivery, encode_message, post
-from jobplane_sockets._rights import LiveConnections, rights_end
+from jobplane_sockets._rights import LiveConnections, closing_time, rights_end
 from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
@@ -26,6 +26,7 @@ __all__ = [
     "Listeners",
     "LiveConnections",
     "Outbox",
+    "closing_time",
     "drop_connection",
     "drop_subscriptions",
     "encode_message",

@@ -20,14 +20,19 @@ _IN_ONE_READ = 100
 _READS = 3
 
 
+def closing_time(connection: Mapping[str, Any]) -> float:
+    """When API Gateway closes a connection's socket at the latest, in epoch seconds."""
+    return parse_iso_time(connection["connected_at"]) + CONNECTION_TTL_SECONDS
+
+
 def rights_end(connection: Mapping[str, Any]) -> float:
     """When the rights of a connection end, from its row: epoch seconds; 0.0 if the row is damaged.
 
     They end with its token and its row, and at the latest when API Gateway closes its socket.
     """
     try:
-        closed = parse_iso_time(connection["connected_at"]) + CONNECTION_TTL_SECONDS
-        return float(min(connection["token_expires_at"], connection["ttl"], closed))
+        ends = connection["token_expires_at"], connection["ttl"], closing_time(connection)
+        return float(min(ends))
     except (KeyError, TypeError, ValueError):
         return 0.0
 
@@ -35,8 +40,9 @@ def rights_end(connection: Mapping[str, Any]) -> float:
 class LiveConnections:
     """Posts messages to connections, to each only until its rights end.
 
-    A connection's row is read before the first post to it, and again after `CHECK_SECONDS`: one
-    without a row has no rights. In between, its end is compared with the clock.
+    A connection's row is read before the first post to it, again after `CHECK_SECONDS`, and once
+    when its end comes, which a newer token may have put off: one without a row has no rights. In
+    between, its end is compared with the clock.
     """
 
     def __init__(self, dynamodb: Any, prefix: str) -> None:
@@ -75,6 +81,7 @@ class LiveConnections:
             for name in sorted(connection_ids)
             if name not in self._ends
             or (self._ends[name] > now and now - self._read_at[name] >= CHECK_SECONDS)
+            or self._read_at[name] < self._ends[name] <= now
         }
         try:
             due = [*unread]
