@@ -3,7 +3,7 @@
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
   Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | TakenOver | Released | NotReleased;
-export type ConnectEvent = ConnectEvent | MessageEvent;
+export type AnyConnectEvent = ConnectEvent | MessageEvent;
 export type CountFilesResult = null;
 export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
 export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
@@ -101,7 +101,7 @@ export interface Contracts {
   "functions/check-active-job/result": CheckActiveJobResult;
   "functions/claim/input": ClaimInput;
   "functions/claim/result": ClaimResult;
-  "functions/connect/input": ConnectEvent;
+  "functions/connect/input": AnyConnectEvent;
   "functions/connect/result": ProxyAnswer;
   "functions/count-files/input": StreamEvent;
   "functions/count-files/result": CountFilesResult;
@@ -332,11 +332,16 @@ export interface NotReleased {
   reason: "absent" | "expired" | "superseded";
 }
 /**
- * One message of a client; `body` is its text.
+ * A handshake: the token is in the query `Authorization` or `token`, or in the header.
  */
-export interface MessageEvent {
+export interface ConnectEvent {
   requestContext: ConnectionContext;
-  body?: string | null;
+  headers?: {
+    [k: string]: string;
+  } | null;
+  queryStringParameters?: {
+    [k: string]: string;
+  } | null;
 }
 /**
  * The connection of an event of the WebSocket API.
@@ -354,6 +359,13 @@ export interface ConnectionContext {
 export interface Identity {
   sourceIp?: string | null;
   userAgent?: string | null;
+}
+/**
+ * One message of a client; `body` is its text.
+ */
+export interface MessageEvent {
+  requestContext: ConnectionContext;
+  body?: string | null;
 }
 /**
  * An answer that API Gateway sends to the client; `body` is JSON text, or empty.

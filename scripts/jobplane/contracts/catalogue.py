@@ -147,6 +147,8 @@ def _declared(
     if isinstance(references, str):
         return references.partition(":")[2], _referred(references, function, repository)
     kinds = tuple(_referred(reference, function, repository) for reference in references)
+    if title in {kind.__name__ for kind in kinds}:
+        title = f"Any{title}"
     return title, Union[kinds]  # noqa: UP007 - made here
 
 
