@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobplane.bench import drops, rate
+from jobplane.bench import drops, rate, steps
 from jobplane.bench._engine import most_at_once
 from jobplane.bench._fair_queue import Queue, Sent
 from jobplane.bench.flood import report, simulated
@@ -109,3 +109,13 @@ async def test_a_line_that_is_down_ends_its_connections_and_takes_no_others() ->
 
 def test_lanes_and_kills_are_options_of_a_load() -> None:
     assert {"slots", "kill_every"} <= {parameter.name for parameter in command.params}
+
+
+def test_the_report_of_steps_compares_round_by_round() -> None:
+    """A round in which the machine was busy counts in both."""
+    job = [{"seconds": seconds, "busy": 1.0, "calls": 10.0} for seconds in (1.0, 4.0, 1.0)]
+    durable = [{"seconds": seconds, "busy": 2.0, "calls": 20.0} for seconds in (2.0, 8.0, 4.0)]
+    found = steps.report({steps.HERE: job, steps.DURABLE: durable}, 10)
+    [table] = found.tables
+    assert table.rows[0] == (steps.HERE, "100.00 (100.00–400.00)", "100.00", "1.00")
+    assert table.rows[2] == ("ratio", "0.50", "0.50", "0.50")
