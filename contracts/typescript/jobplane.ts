@@ -1338,6 +1338,7 @@ export interface RequestState {
   error?: ErrorBody;
   result?: unknown;
   result_omitted?: boolean;
+  events?: EventPage;
 }
 /**
  * The last progress of a request.
@@ -1378,6 +1379,18 @@ export interface ErrorBody {
   retry_after_ms?: number;
 }
 /**
+ * Events of a job, the first of which has the number `first`; it has emitted `count`.
+ *
+ * `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
+ */
+export interface EventPage {
+  first: number;
+  events: unknown[];
+  count: number;
+  more: boolean;
+  gap: boolean;
+}
+/**
  * The current state of the request; `subscribed` is false if it has ended.
  */
 export interface Subscribed {
@@ -1400,20 +1413,8 @@ export interface Subscribed {
   error?: ErrorBody;
   result?: unknown;
   result_omitted?: boolean;
-  subscribed: boolean;
   events?: EventPage;
-}
-/**
- * Events of a job, the first of which has the number `first`; it has emitted `count`.
- *
- * `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
- */
-export interface EventPage {
-  first: number;
-  events: unknown[];
-  count: number;
-  more: boolean;
-  gap: boolean;
+  subscribed: boolean;
 }
 /**
  * The subscription has ended; also the answer if it did not exist.

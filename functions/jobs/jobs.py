@@ -68,6 +68,7 @@ from jobplane_keys.http import (
     message_answer,
 )
 from jobplane_keys.lanes import job_state
+from jobplane_leases import read_events
 from jobplane_leases.callbacks import AnswerError, TokenError, return_callback
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import Identity, TokenSettings, TokenVerifier, strip_bearer
@@ -85,6 +86,7 @@ MAX_ANSWER_BYTES = 5_999_000  # the limit of Lambda is 6 MB, with headers
 # Less than the time that API Gateway waits for an answer.
 ROUTER_SECONDS = 28
 LINK_SECONDS = 3600
+MAX_EVENTS_BYTES = 256 * 1024  # of events in an answer
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 PAGE = re.compile(r"[A-Za-z0-9_=-]{24,512}")
 MAX_WAIT_SECONDS = 20
@@ -316,19 +318,20 @@ def look_up(call: Call, caller: Identity) -> HttpAnswer:
     if not 1 <= len(user_id) <= 256:
         problems.append(("user_id", "must be a string of 1 to 256 characters"))
     since = number_of(query, "since_seq", None, (0, 10**12 - 1), problems)
+    since_event = number_of(query, "since_event", None, (0, 10**9), problems)
     wait = number_of(query, "wait", 0, (0, MAX_WAIT_SECONDS), problems)
     if problems:
         raise invalid(*problems)
     if user_id != caller.user_id:
         require_tenant_read(caller)
     key = {"owner": owner_key(caller.tenant_id, user_id), "request_id": job}
-    row = changed_job(key, since, call.now, call.now + (wait or 0))
+    row = changed_job(key, (since, since_event), call.now, call.now + (wait or 0))
     if row is None:
         raise refusal(ErrorCode.NOT_FOUND, "The request does not exist")
     state = job_state(row, time.time())
     # A link expires, so that its answer is another one before.
     period = int(call.now // (LINK_SECONDS / 2)) if "result_key" in row or row.get("links") else 0
-    tag = entity_tag([state, period])
+    tag = entity_tag([state, period, since_event])
     headers = {"Cache-Control": "private, no-cache", "ETag": tag, "Vary": "Authorization"}
     if state["status"] not in TERMINAL_STATUSES:
         headers["Retry-After"] = RETRY_JOB
@@ -336,21 +339,30 @@ def look_up(call: Call, caller: Identity) -> HttpAnswer:
         return http_answer(304, None, headers)
     if row["status"] == RequestStatus.COMPLETED:
         state["result"] = job_result(row)
+    if since_event is not None:
+        most = MAX_EVENTS_BYTES
+        page = read_events(dynamodb, REQUESTS, row, since_event, time.time(), max_bytes=most)
+        state["events"] = page
     return http_answer(200, state, headers)
 
 
 def changed_job(
-    key: Mapping[str, Any], since_seq: int | None, now: float, until: float
+    key: Mapping[str, Any], since: tuple[int | None, int | None], now: float, until: float
 ) -> Mapping[str, Any] | None:
-    """The row of a job when it has changed, or as it is when the time to wait is over."""
-    pause, first = FIRST_WAIT, None
+    """The row of a job when it has changed, or as it is when the time to wait is over.
+
+    `since` is the `seq` that the caller has, and the number of the last event.
+    """
+    (since_seq, since_event), pause, first = since, FIRST_WAIT, None
     while True:
         row = read_item(dynamodb, REQUESTS, key)
         if row is None or is_past(row["ttl"], now):
             return None
         seq = job_state(row, now)["seq"]
         first = first or (row["status"], seq)
-        is_newer = since_seq is not None and seq > since_seq
+        is_newer = (since_seq is not None and seq > since_seq) or (
+            since_event is not None and row.get("event_count", 0) > since_event
+        )
         if (
             row["status"] in TERMINAL_STATUSES
             or is_newer

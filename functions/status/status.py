@@ -64,6 +64,7 @@ from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bear
 TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 DELIVER_WEBHOOK_FUNCTION = os.environ["DELIVER_WEBHOOK_FUNCTION"]
+REQUIRE_TENANT = os.environ.get("REQUIRE_TENANT", "").lower() == "true"
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
@@ -305,6 +306,8 @@ def invoking_caller(event: Mapping[str, Any]) -> Caller:
     user_id = event.get("userId")
     if user_id is None and not ALLOW_ANONYMOUS_INVOKE:
         raise UnauthorizedError("missing_user_id")
+    if REQUIRE_TENANT and event.get("tenantId") is None:
+        raise InvalidRequestError(("tenantId", "is required on this stage"))
     return Caller(user_id, event.get("tenantId"))
 
 

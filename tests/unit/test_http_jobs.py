@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
 from jobplane_client import AsyncHttpJobs, HttpJobs
 from jobplane_keys import from_item, iso_time, to_item
+from jobplane_leases import RequestLease, store_events
 from jobplane_leases.callbacks import new_token
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -506,6 +508,69 @@ def test_a_throttled_router_is_said_with_retry_after(api: Api) -> None:
     assert (code, refused["retryable"], headers["Retry-After"]) == (503, True, "1")
 
 
+def emit(api: Api, job: str, *events: Any) -> None:
+    """Let a worker emit events."""
+    owner, now = "tenant-1#user-1", time.time()
+    dynamodb = api.aws.client("dynamodb")
+    running = {"status": "PROCESSING", "lease_owner": "w", "lease_until": now + 60}
+    api.change(job, **running)
+    (row,) = [row for row in api.rows() if row["request_id"] == job]
+    lease = RequestLease(dynamodb, api.table, owner, job)
+    store_events(lease, "w", row, [json.dumps(event) for event in events], now)
+
+
+def test_events_are_read_from_a_number_on(api: Api) -> None:
+    """In pages, without a gap; without `since_event` there are none."""
+    api.started("job-1")
+    emit(api, "job-1", "a" * 900, "b")
+    emit(api, "job-1", "c" * 900, {"d": 4})
+    state = api("GET /jobs/{request_id}", job="job-1")[1]
+    assert (state["event_count"], "events" in state) == (4, False)
+    page = api("GET /jobs/{request_id}", job="job-1", since_event=1)[1]["events"]
+    assert (page["first"], page["count"], page["more"], page["gap"]) == (2, 4, False, False)
+    assert page["events"] == ["b", "c" * 900, {"d": 4}]
+    with patch.object(api.jobs, "MAX_EVENTS_BYTES", 1):
+        page = api("GET /jobs/{request_id}", job="job-1", since_event=0)[1]["events"]
+    assert (page["first"], page["events"], page["more"]) == (1, ["a" * 900], True)
+    assert api("GET /jobs/{request_id}", job="job-1", since_event=4)[1]["events"] == {
+        "first": 5, "events": [], "count": 4, "more": False, "gap": False,
+    }  # fmt: skip
+
+
+def test_events_that_are_gone_are_a_gap(api: Api) -> None:
+    api.started("job-1")
+    emit(api, "job-1", "a" * 900, "b")
+    emit(api, "job-1", "c" * 900)
+    dynamodb = api.aws.client("dynamodb")
+    old = min((row for row in api.rows() if "events" in row), key=itemgetter("first"))
+    key = to_item({name: old[name] for name in ("owner", "request_id")})
+    dynamodb.delete_item(TableName=api.table, Key=key)
+    page = api("GET /jobs/{request_id}", job="job-1", since_event=0)[1]["events"]
+    assert (page["first"], page["events"], page["gap"]) == (3, ["c" * 900], True)
+
+
+def test_a_new_event_ends_the_wait_and_changes_the_tag(api: Api) -> None:
+    api.started("job-1")
+    emit(api, "job-1", 1)
+    _, _, headers = api("GET /jobs/{request_id}", job="job-1", since_event=1)
+    emitting = threading.Timer(0.3, emit, (api, "job-1", 2))
+    emitting.start()
+    code, state, _ = api(
+        "GET /jobs/{request_id}", job="job-1", since_event=1, wait=20,
+        headers={"if-none-match": headers["ETag"]},
+    )  # fmt: skip
+    emitting.join()
+    assert (code, state["events"]["events"]) == (200, [2])
+    other = api("GET /jobs/{request_id}", job="job-1", since_event=0)[2]["ETag"]
+    assert other != api("GET /jobs/{request_id}", job="job-1", since_event=1)[2]["ETag"]
+
+
+@pytest.mark.parametrize("since", ["-1", "x", "1.5", "9999999999"])
+def test_a_wrong_number_of_an_event_is_refused(api: Api, since: str) -> None:
+    code, refused, _ = api("GET /jobs/{request_id}", job="job-1", since_event=since)
+    assert (code, refused["details"][0]["field"]) == (400, "since_event")
+
+
 @pytest.fixture(params=["blocking", "async"])
 def call(request: pytest.FixtureRequest, api: Api) -> Iterator[Callable[..., Any]]:
     """Calls a method of a client; its pauses let the job end."""
@@ -554,6 +619,21 @@ def test_clients_start_read_list_cancel_and_replay(
         call("wait", job.request_id, 0)
     with pytest.raises(jobplane_client.WaitTimeoutError, match="job again did not end within 0 s"):
         call("wait", "again", 0)
+
+
+def test_clients_give_each_event_once_in_order(
+    api: Api, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several pages, and before the result."""
+    monkeypatch.setattr(api.jobs, "MAX_EVENTS_BYTES", 4)
+    api.started("job-1")
+    emit(api, "job-1", 1, 2, 3)
+    assert call("get", "job-1", since_event=1).events.events == [2, 3]
+    emit(api, "job-1", 4, 5)
+    api.change("job-1", status="COMPLETED", result="{}", seq=9)
+    seen: list[Any] = []
+    assert call("wait", "job-1", 30, None, seen.append) == {}
+    assert seen == [1, 2, 3, 4, 5]
 
 
 def test_clients_wait_for_results(api: Api, call: Callable[..., Any]) -> None:

@@ -104,6 +104,26 @@ def test_ALLOW_ANONYMOUS_INVOKE_allows_an_invoke_without_a_user(container: Conta
     assert ask(status, http("GET", "/status/asm-1", bearer=None))[0] == 401
 
 
+@pytest.mark.parametrize("anonymous", ["", "true"])
+def test_REQUIRE_TENANT_refuses_an_invoke_without_a_tenant(
+    container: Container, anonymous: str
+) -> None:
+    """The error names the field; a request over HTTP has the tenant of its token."""
+    status = container("status", REQUIRE_TENANT="true", ALLOW_ANONYMOUS_INVOKE=anonymous)
+    put(assembly(tenant_id="tenant-1"))
+    code, body, _ = ask(status, MINE)
+    assert (code, body["problems"]) == (
+        400,
+        [{"field": "tenantId", "message": "tenantId is required on this stage"}],
+    )
+    batch = {"assemblyIds": ["asm-1"], "userId": "user-1"}
+    assert ask(status, batch)[0] == 400
+    assert ask(status, batch | {"tenantId": "tenant-1"})[0] == 200
+    assert ask(status, MINE | {"tenantId": "tenant-1"})[0] == 200
+    assert ask(status, MINE | {"tenantId": "tenant-2"})[0] == 403
+    assert ask(status, http("GET", "/status/asm-1"))[0] == 200
+
+
 def test_MASK_FOREIGN_answers_for_another_users_assembly_as_for_a_missing_one(
     container: Container,
 ) -> None:

@@ -28,6 +28,7 @@ from jobplane_models.lookups import JobPage
 from jobplane_models.messages import ErrorMessage
 
 type OnProgress = Callable[[StoredProgress], object]
+type OnEvent = Callable[[Any], object]
 
 _HOLD_SECONDS = 20
 _FAILING_SECONDS = 2.0
@@ -56,18 +57,31 @@ class JobFlows:
         """See HttpJobs.get."""
         return (yield from self._call("GET", _path(id), _model_of(RequestState), query=query))
 
-    def wait(self, id: str, timeout: float, on_progress: OnProgress | None) -> Flow[Any]:
+    def wait(
+        self,
+        id: str,
+        timeout: float,
+        on_progress: OnProgress | None,
+        on_event: OnEvent | None,
+    ) -> Flow[Any]:
         """See HttpJobs.wait."""
         deadline = self._clock() + timeout
         seq: int | None = None
+        event = None if on_event is None else 0
         while True:
             left = deadline - self._clock()
             cause: JobplaneError | None = None
             hold = max(0, min(_HOLD_SECONDS, int(left)))
             try:
-                state = yield from self.get(id, wait=hold, since_seq=seq)
+                state = yield from self.get(id, wait=hold, since_seq=seq, since_event=event)
                 if state.progress and state.progress.seq > (seq or 0) and on_progress:
                     on_progress(state.progress)
+                if on_event is not None and (page := state.events) is not None:
+                    for each in page.events:
+                        on_event(each)
+                    event = page.first + len(page.events) - 1
+                    if page.more:
+                        continue
                 if state.status in TERMINAL_STATUSES:
                     return _result_of(state)
                 seq, delay = state.seq, 0.0 if hold else left
@@ -137,24 +151,39 @@ class HttpJobs:
         return self._driver.run(self._flows.start(action, payload, id, metadata))
 
     def get(
-        self, id: str, *, wait: int = 0, since_seq: int | None = None, user_id: str | None = None
+        self,
+        id: str,
+        *,
+        wait: int = 0,
+        since_seq: int | None = None,
+        since_event: int | None = None,
+        user_id: str | None = None,
     ) -> RequestState:
         """The state of a job; with `wait`, when it has changed, or after so many seconds (20).
 
+        With `since_event`, 0 or the number of the last event, it has the later ones in `events`.
         Raises NotFoundError if the user has no such job. `user_id` names another user of the
         tenant, whose job it is; this needs the permission `tenant:read`.
         """
-        query = {"wait": wait, "since_seq": since_seq, "user_id": user_id}
+        since = {"since_seq": since_seq, "since_event": since_event}
+        query = {"wait": wait, **since, "user_id": user_id}
         return self._driver.run(self._flows.get(id, **query))
 
-    def wait(self, id: str, timeout: float, on_progress: OnProgress | None = None) -> Any:
+    def wait(
+        self,
+        id: str,
+        timeout: float,
+        on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Any:
         """Wait until a job has ended, and return its result.
 
+        `on_event` is called with each event that the job emits: all of them, in order, once.
         Raises JobFailedError, JobCancelledError or JobTimeoutError when it has none, NotFoundError
         if the user has no such job, and WaitTimeoutError after `timeout` seconds. Calls that fail
         for a passing reason are repeated.
         """
-        return self._driver.run(self._flows.wait(id, timeout, on_progress))
+        return self._driver.run(self._flows.wait(id, timeout, on_progress, on_event))
 
     def list(self, **query: Any) -> JobPage:
         """A page of the user's jobs, newest first; its `next` is that of the call for the next one.
@@ -220,15 +249,28 @@ class AsyncHttpJobs:
         return await self._driver.run(self._flows.start(action, payload, id, metadata))
 
     async def get(
-        self, id: str, *, wait: int = 0, since_seq: int | None = None, user_id: str | None = None
+        self,
+        id: str,
+        *,
+        wait: int = 0,
+        since_seq: int | None = None,
+        since_event: int | None = None,
+        user_id: str | None = None,
     ) -> RequestState:
         """See HttpJobs.get."""
-        query = {"wait": wait, "since_seq": since_seq, "user_id": user_id}
+        since = {"since_seq": since_seq, "since_event": since_event}
+        query = {"wait": wait, **since, "user_id": user_id}
         return await self._driver.run(self._flows.get(id, **query))
 
-    async def wait(self, id: str, timeout: float, on_progress: OnProgress | None = None) -> Any:
+    async def wait(
+        self,
+        id: str,
+        timeout: float,
+        on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Any:
         """See HttpJobs.wait."""
-        return await self._driver.run(self._flows.wait(id, timeout, on_progress))
+        return await self._driver.run(self._flows.wait(id, timeout, on_progress, on_event))
 
     async def list(self, **query: Any) -> JobPage:
         """See HttpJobs.list."""

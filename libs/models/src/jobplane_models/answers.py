@@ -81,6 +81,19 @@ class WhyWaiting(Open):
     until: IsoTime | None = None
 
 
+class EventPage(Open):
+    """Events of a job, the first of which has the number `first`; it has emitted `count`.
+
+    `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
+    """
+
+    first: int
+    events: list[Any]
+    count: int
+    more: bool
+    gap: bool
+
+
 class RequestState(Open):
     """The stored state of a request; `seq` is that of its last message.
 
@@ -107,26 +120,13 @@ class RequestState(Open):
     error: ErrorBody | None = None
     result: Any = None
     result_omitted: bool | None = None
-
-
-class EventPage(Open):
-    """Events of a job, the first of which has the number `first`; it has emitted `count`.
-
-    `more`: ask again, since the last one. `gap`: events before `first` are no longer kept.
-    """
-
-    first: int
-    events: list[Any]
-    count: int
-    more: bool
-    gap: bool
+    events: EventPage | None = None
 
 
 class Subscribed(RequestState):
     """The current state of the request; `subscribed` is false if it has ended."""
 
     subscribed: bool
-    events: EventPage | None = None
 
 
 class Unsubscribed(Open):
