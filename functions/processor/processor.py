@@ -85,10 +85,12 @@ from jobplane_leases import (
     read_payload,
     write_assembly,
 )
+from jobplane_leases.actions import RUNS, load_action
 from jobplane_leases.jobs import (
     STEP_ATTRIBUTES,
     EventError,
     JobCancelledError,
+    JobFailedError,
     JobTooLongError,
     JobWaitsError,
     LeasedJob,
@@ -108,6 +110,7 @@ from jobplane_robots import (
     Step,
     StoredObject,
     Template,
+    get_robot,
     load_templates,
     safe_name,
 )
@@ -880,7 +883,8 @@ def run_steps(assembly: Assembly, template: Template) -> None:
         made = {":original": receive_all(assembly, meter)}
         for number, step in enumerate(steps):
             inputs = [source for name in step.use for source in made[name]]
-            meter.begin(f"Step {step.name}", sum(source.size for source, _ in inputs))
+            total = sum(source.size for source, _ in inputs)
+            meter.begin(f"Step {step.name}", total, waits=get_robot(step.robot).waits)
             if not small.is_behind:
                 assembly.save(message=f"Processing: {step.name}", current_step=step.name)
             files, texts = run_step(assembly, step, inputs, meter, results)
@@ -953,7 +957,8 @@ def run_step(
     prefix = result_prefix(assembly.id, step.name, assembly.attempt)
     for source, original_id in inputs:
         sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
-        context = RobotContext(meter.advance, left_bytes=left)
+        report = meter.report_on(source.size)
+        context = RobotContext(meter.advance, left_bytes=left, report=report)
         done = meter.run(partial(run_robot, step, source, original_id, sink, context))
         taken |= {file["name"] for file in done["files"]}
         warnings += done["warnings"]
@@ -979,7 +984,10 @@ def run_robot(
 
 
 class Meter:
-    """Computes the job's percentage from the bytes read; each unit (a step) has the same part."""
+    """Computes the job's percentage; each unit (a step) has the same part.
+
+    It counts the bytes read, or what a robot that waits reports of its file.
+    """
 
     def __init__(self, job: Job, small: SmallSteps, units: int) -> None:
         self.read_bytes = 0
@@ -989,20 +997,36 @@ class Meter:
         self._unit = -1
         self._total = 0
         self._label = ""
+        self._waits = False
+        self._done_bytes = 0
 
-    def begin(self, label: str, total: int) -> None:
-        """Begin the next unit, of `total` bytes."""
+    def begin(self, label: str, total: int, *, waits: bool = False) -> None:
+        """Begin the next unit, of `total` bytes; `waits`: reading them is not its progress."""
         self._unit += 1
-        self._label, self._total, self.read_bytes = label, total, 0
+        self._label, self._total, self.read_bytes, self._waits = label, total, 0, waits
+        self._done_bytes = 0
         self._report(0.0)
 
     def advance(self, count: int) -> None:
         """Add the bytes that were read. Raises what `Job.check` raises."""
         self.read_bytes += count
-        if count and self._total:
+        if count and self._total and not self._waits:
             self._report(min(1.0, self.read_bytes / self._total))
         else:
             self._job.check()
+
+    def report_on(self, size: int) -> Callable[[float, str], None]:
+        """What a robot calls with the fraction of its file, of `size` bytes, and a text."""
+        before = self._done_bytes
+        self._done_bytes += size
+
+        def report(fraction: float, message: str) -> None:
+            whole = (before + fraction * size) / self._total if self._total else fraction
+            self._report(min(1.0, max(0.0, whole)), message)
+
+        if self._waits:
+            report(0.0, "")
+        return report
 
     def run(self, function: Callable[[], Row]) -> Row:
         """Run a small step of the job; the bytes that it has read count also if it is stored."""
@@ -1016,9 +1040,10 @@ class Meter:
         """Report that all units are done."""
         self._job.report(100.0, "Processing completed")
 
-    def _report(self, fraction: float) -> None:
+    def _report(self, fraction: float, message: str = "") -> None:
         percentage = 100 * (self._unit + fraction) / self._units
-        self._job.report(percentage, self._label, step=self._label)
+        text = f"{self._label}: {message}" if message else self._label
+        self._job.report(percentage, text, step=self._label)
 
 
 @action("delay")
@@ -1215,10 +1240,11 @@ def attempt(job: Job) -> float | None:
 
 
 def run_of(row: Row) -> Run:
-    """The function that runs a request."""
-    if row["action"] not in ACTIONS:
+    """The function that runs a request: one of this module, or of a package."""
+    run: Run | None = ACTIONS.get(row["action"]) or load_action(RUNS, row["action"])
+    if run is None:
         raise RequestError(ErrorCode.PROCESSING_FAILED, "The action is unknown to the worker")
-    return ACTIONS[row["action"]]
+    return run
 
 
 def settle(job: Job, error: Exception) -> float | None:
@@ -1229,6 +1255,8 @@ def settle(job: Job, error: Exception) -> float | None:
     if isinstance(error, JobCancelledError):
         end_without_result(job, RequestStatus.CANCELLED, cancelled_body(), ok="ASSEMBLY_CANCELED")
         return None
+    if isinstance(error, JobFailedError):
+        error = RequestError(ErrorCode.PROCESSING_FAILED, str(error))
     if isinstance(error, RequestError):
         finish(job, RequestStatus.FAILED, {"error": error.body})
         return None

@@ -84,6 +84,7 @@ from jobplane_leases import (
     store_payload,
     update,
 )
+from jobplane_leases.actions import PAYLOADS, action_names, load_action
 from jobplane_sockets import (
     MANAGEMENT_OPTIONS,
     Listeners,
@@ -137,6 +138,36 @@ dynamodb: Any = session.create_client("dynamodb", config=config)
 telemetry = Telemetry("router")
 
 
+type Message = dict[str, Any]
+type Run = Callable[[Request], Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How an action is performed.
+
+    `payload` is the name of a model of jobplane_models.payloads, or a model, or None for any
+    object. `run`
+    returns the data of the answer or, for an async action, additional fields of the job's row.
+    With a `limit`, the action's jobs have a lane of their own, of all tenants, with so many slots,
+    and with `per_minute` so many starts a minute.
+    """
+
+    name: str
+    mode: Literal["sync", "async"]
+    payload: str | Any | None
+    forcible: bool
+    limit: int | None
+    run: Run
+    per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        rate = self.per_minute
+        if rate is not None and (self.limit is None or not 0 < rate <= MAX_LANE_RATE):
+            text = f"per_minute of {self.name!r}: from 1 to {MAX_LANE_RATE:,}, with a limit"
+            raise ValueError(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A valid message, with the row of its connection, which has the user.
@@ -145,11 +176,15 @@ class Request:
     """
 
     id: str
-    action: str
+    found: Action
     payload: Any
     metadata: Mapping[str, str]
     connection: Mapping[str, Any]
     now: float
+
+    @property
+    def action(self) -> str:
+        return self.found.name
 
     @property
     def connection_id(self) -> str:
@@ -165,29 +200,6 @@ class Request:
 
     def may(self, permission: str) -> bool:
         return permission in self.connection.get("permissions", ())
-
-
-type Message = dict[str, Any]
-type Run = Callable[[Request], Message]
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """How an action is performed.
-
-    `payload` is the name of a model of jobplane_models.payloads, or None for any object. `run`
-    returns the data of the answer or, for an async action, additional fields of the job's row.
-    With a `limit`, the action's jobs have a lane of their own, of all tenants, with so many slots,
-    and with `per_minute` so many starts a minute.
-    """
-
-    name: str
-    mode: Literal["sync", "async"]
-    payload: str | None
-    forcible: bool
-    limit: int | None
-    run: Run
-    per_minute: int | None = None
 
 
 ACTIONS: dict[str, Action] = {}
@@ -220,8 +232,6 @@ def action(
     `limit`: so many of its jobs run at the same time at most. `per_minute`, which needs a limit:
     so many start at most in any minute; a further attempt of a job is not counted.
     """
-    if per_minute is not None and (limit is None or not 0 < per_minute <= MAX_LANE_RATE):
-        raise ValueError(f"per_minute of {name!r}: from 1 to {MAX_LANE_RATE:,}, with a limit")
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
@@ -230,6 +240,14 @@ def action(
         return run
 
     return register
+
+
+def action_of(name: str) -> Action | None:
+    """An action of this module, or of a package, whose payload is loaded now."""
+    if name in ACTIONS or (model := load_action(PAYLOADS, name)) is None:
+        return ACTIONS.get(name)
+    limits = {"limit": model.limit, "per_minute": model.per_minute}
+    return Action(name, "async", model, forcible=False, run=lambda request: {}, **limits)
 
 
 def parse(body: Any) -> dict[str, Any]:
@@ -287,11 +305,12 @@ def invalid(message: str, field: str, expected: str) -> RefusedError:
     return RefusedError(ErrorCode.VALIDATION_ERROR, message, details=details)
 
 
-def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
+def validated(model: str | Any, payload: Mapping[str, Any]) -> Any:
     """The payload as its model. Raises RefusedError. Loads pydantic at its first use."""
     import pydantic
 
-    model = getattr(importlib.import_module("jobplane_models.payloads"), model_name)
+    if isinstance(model, str):
+        model = getattr(importlib.import_module("jobplane_models.payloads"), model)
     try:
         return model.model_validate(payload)
     except pydantic.ValidationError as error:
@@ -503,7 +522,7 @@ def due_of(request: Request) -> float | None:
 
 def lane_of(request: Request, due: float) -> Message:
     """The attributes of a row whose job needs a slot of a lane; none without lanes."""
-    found, lane = ACTIONS[request.action], action_lane(request.action)
+    found, lane = request.found, action_lane(request.action)
     limit = found.limit
     if limit is None:
         limit, lane = MAX_RUNNING_PER_TENANT, tenant_lane(request.connection["tenant_id"])
@@ -886,12 +905,13 @@ def perform(
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Message:
     """Run the action of a message, or store it as a job, whose row has `more`."""
-    found = ACTIONS.get(message["action"])
+    found = action_of(message["action"])
     if found is None:
+        known = sorted({*ACTIONS, *action_names()})
         raise RefusedError(
             ErrorCode.INVALID_ACTION,
-            f"Unknown action; known are {', '.join(sorted(ACTIONS))}",
-            details={"known_actions": sorted(ACTIONS)},
+            f"Unknown action; known are {', '.join(known)}",
+            details={"known_actions": known},
         )
     telemetry.bind(action=found.name)
     metadata = message.get("metadata", {})
@@ -900,7 +920,7 @@ def perform(
         payload = stored_payload(payload, connection)
     request = Request(
         id=request_id,
-        action=found.name,
+        found=found,
         payload=validated(found.payload, payload) if found.payload else payload,
         metadata=metadata,
         connection=connection,

@@ -6,8 +6,10 @@ import io
 import json
 import random
 import re
+import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,7 +27,14 @@ from jobplane_keys import (
 )
 from jobplane_models.assemblies import AssemblyDocument
 from jobplane_models.payloads import MAX_FILES
-from jobplane_robots import RobotError, load_templates
+from jobplane_robots import (
+    RobotContext,
+    RobotError,
+    RobotOptions,
+    RobotResult,
+    load_templates,
+    robot,
+)
 from tests.unit.stack import (
     BUCKET,
     OWNER,
@@ -289,6 +298,42 @@ def test_progress_counts_bytes_of_a_single_large_file(assemblies: Assemblies) ->
     assert heard[-2]["percentage"] == 100
     named = [m for m in heard if m["type"] == "progress" and "metadata" in m]
     assert all(m["metadata"]["step"] == m["message"] for m in named)
+
+
+@robot("/acme/waits", options=RobotOptions, waits=True)
+def waits(source: Any, options: Any, outputs: Any, context: RobotContext) -> RobotResult:
+    """Reads its file, then waits for a service in four parts."""
+    with context.open(source) as stream:
+        stream.read(2**20)
+    for part in range(1, 5):
+        context.report(part / 4, f"part {part}")
+        time.sleep(0.02)
+    return RobotResult()
+
+
+@pytest.fixture
+def waiting(assemblies: Assemblies, monkeypatch: pytest.MonkeyPatch) -> Assemblies:
+    """A template with a robot of a package that waits."""
+    point = EntryPoint("/acme/waits", "acme:waits", "jobplane.robots")
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
+    monkeypatch.setitem(sys.modules, "acme", sys.modules[__name__])
+    assemblies.processor.set(PROGRESS_INTERVAL_SECONDS=0.0)
+    assemblies.step("w", "/acme/waits")
+    return assemblies
+
+
+def test_progress_of_a_robot_that_waits_is_what_it_reports(waiting: Assemblies) -> None:
+    """The bytes that it has read at once are not; each file has the part of its size."""
+    waiting.run("t", waiting.put("a.txt", bytes(300)), waiting.put("b.txt", bytes(100)))
+    heard = waiting.processor.sockets.to("conn-1")
+    told = {m["message"]: m["percentage"] for m in heard if m.get("message", "").startswith("Step")}
+    seen = {text: percentage for text, percentage in told.items() if "part" in text}
+    assert len(seen) >= 3
+    # Half of the job is before this step; the last of its names is that of the second file.
+    assert all(percentage > 50 + 37 for percentage in seen.values())
+    shown = [m["percentage"] for m in heard if "part" in m.get("message", "")]
+    assert shown == sorted(shown)
+    assert min(shown) == pytest.approx(50 + 50 * 0.75 / 4, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -804,7 +804,7 @@ def test_an_action_may_have_a_rate(
         {"per_minute": 6001, "limit": 1},
     ):
         with pytest.raises(ValueError, match="from 1 to 6,000"):
-            router.module.action("other", **wrong)
+            router.module.action("other", **wrong)(lambda request: {})
 
 
 DELAYS = [

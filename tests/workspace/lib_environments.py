@@ -18,8 +18,12 @@ from packaging.requirements import Requirement
 from lambdapack.environments import plain_environment, uv_command
 
 ROOT = Path(__file__).parents[2]
-# The builder is not one that services carry.
-LIBS = sorted(path.name.removeprefix("jobplane_") for path in ROOT.glob("libs/*/src/jobplane_*"))
+# The builder is not one that services carry, and packages of actions and robots are not published.
+LIBS = sorted(
+    path.name.removeprefix("jobplane_")
+    for path in ROOT.glob("libs/*/src/jobplane_*")
+    if "Private :: Do Not Upload" not in (path.parents[1] / "pyproject.toml").read_text()
+)
 EXTRAS = ("client[aws]", "robots[image]", "telemetry[xray]", "tokens[asymmetric]")
 
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from jobplane.reference.documents import with_tables
 from jobplane.rules import rule_names
 from jobplane.scaffold import creating, triggers
-from jobplane.scaffold.creating import TEMPLATES, NameRefusedError, check_name
+from jobplane.scaffold.creating import TEMPLATES, NameRefusedError, check_name, check_package
+from jobplane.scaffold.registering import LOADED_BY
 from jobplane.scaffold.triggers import TRIGGERS
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Function, Repository
@@ -58,7 +59,7 @@ def contents(repository: Repository) -> dict[Path, bytes]:
 
 
 def test_new_creates_a_complete_member_for_every_trigger(made: Repository) -> None:
-    folders = {path.name for path in TEMPLATES.iterdir()}
+    folders = {path.name for path in TEMPLATES.iterdir()} - {*LOADED_BY}
     assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS}
     known = {function.name for function in made.functions()}
     assert set(NEW) <= known
@@ -189,6 +190,28 @@ def test_a_malformed_name_is_refused_with_the_fault(name: str, said: str) -> Non
     with pytest.raises(NameRefusedError) as refused:
         check_name(Repository.here(), name)
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("action", "delay", "there is an action 'delay' already"),
+        ("action", "generate-report", "there is an action 'generate_report' already"),
+        ("action", "robots", "libs/robots already exists"),
+        ("robot", "archive", "there is a template tpl_archive already"),
+        ("robot", "Number", "is not kebab-case"),
+    ],
+)
+def test_a_taken_name_of_a_package_is_refused(kind: str, name: str, said: str) -> None:
+    with pytest.raises(NameRefusedError) as refused:
+        check_package(Repository.here(), name, kind)
+    assert said in refused.value.message
+
+
+def test_a_package_has_no_trigger() -> None:
+    done = CliRunner().invoke(new.command, ["transcribe", "--action", "--trigger", "sqs"])
+    assert done.exit_code == 2
+    assert "--action has no trigger" in done.output
 
 
 def test_a_refused_name_is_exit_code_2() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jobplane.contracts.catalogue import SOCKET_ACTIONS, Contract, SocketAction
+from jobplane.contracts.catalogue import Contract, SocketAction, socket_actions
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.tree.repository import read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 from jobplane_models import answers, messages
 
 # What does not follow from the models.
@@ -101,18 +101,19 @@ def operation_of(action: SocketAction) -> dict[str, Any]:
     }
 
 
-def asyncapi_of(version: str) -> dict[str, Any]:
+def asyncapi_of(version: str, repository: Repository) -> dict[str, Any]:
     """The whole document, from the service's view: it receives requests and sends messages."""
+    actions = socket_actions(repository)
     models = {model.__name__: model for model in HEARD.values()}
     models |= {"LinkedResult": answers.LinkedResult}
-    for action in SOCKET_ACTIONS:
+    for action in actions:
         kinds = (action.request, action.answer, action.result)
         models |= {kind.__name__: kind for kind in kinds if kind is not None}
     known = {
         name: message(name, schema_of(model), summary_of(model), "request_id")
         for name, model in HEARD.items()
     }
-    for action in SOCKET_ACTIONS:
+    for action in actions:
         known |= messages_of(action)
     told = ("progress", "complete", "error", "ping")
     contracts = [Contract(name, name, model) for name, model in models.items()]
@@ -124,7 +125,7 @@ def asyncapi_of(version: str) -> dict[str, Any]:
         "info": document["info"] | {"version": version},
         "channels": {"socket": socket | {"messages": listed}},
         "operations": {
-            **{camel(action.name): operation_of(action) for action in SOCKET_ACTIONS},
+            **{camel(action.name): operation_of(action) for action in actions},
             "tell": document["operations"]["tell"] | tell,
         },
         "components": document["components"]

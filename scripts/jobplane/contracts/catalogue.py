@@ -13,18 +13,22 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
 from types import ModuleType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args
 from unittest.mock import patch
 
 import click
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Discriminator, create_model
 
 from jobplane.tree.configuration import Configuration, event_kinds
+from jobplane.tree.entry_points import PAYLOADS, EntryPoint, entry_points
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import REGION, ResolvedStack
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
 from jobplane_models.assemblies import AssemblyDocument
+from jobplane_models.payloads import ActionPayload
 from lambdapack.environments import plain_environment
 
 
@@ -68,9 +72,34 @@ SOCKET_ACTIONS = (
     SocketAction("unsubscribe", requests.UnsubscribeRequest, answers.Unsubscribed),
 )
 
+
+@cache
+def socket_actions(repository: Repository) -> tuple[SocketAction, ...]:
+    """The actions of router, and those that packages of the repository add."""
+    added = []
+    for point in entry_points(repository):
+        if point.group == PAYLOADS:
+            model = _imported(point)
+            request = requests.request_of(point.name, model)
+            added.append(SocketAction(point.name, request, result=model.result))
+    return tuple(sorted((*SOCKET_ACTIONS, *added), key=attrgetter("name")))
+
+
+def _imported(point: EntryPoint) -> type[ActionPayload]:
+    try:
+        found = getattr(importlib.import_module(point.module), point.attribute)
+    except (ImportError, AttributeError) as error:
+        raise click.ClickException(
+            f"{point.project}: {point.group} names {point.value!r}: {error}; `uv sync "
+            "--all-packages` installs a package, `jobplane check --rule references` finds more"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, ActionPayload)):
+        raise click.ClickException(f"{point.project}: {point.value} is not an ActionPayload")
+    return found
+
+
 MESSAGES = {
     "socket/client-message": ("ClientMessage", messages.ClientMessage),
-    "socket/client-request": ("ClientRequest", requests.ClientRequest),
     "socket/server-message": ("ServerMessage", messages.ServerMessage),
     "socket/handshake": ("Handshake", lookups.ConnectAnswer | lookups.ConnectRefusal),
     "http/assembly": ("AssemblyDocument", AssemblyDocument),
@@ -112,15 +141,21 @@ def is_sent(name: str, repository: Repository) -> bool:
 
 
 def catalogue(repository: Repository) -> list[Contract]:
-    messages_ = (each for each in _messages() if is_sent(each.name, repository))
+    messages_ = (each for each in _messages(repository) if is_sent(each.name, repository))
     found = [*messages_, *(each for f in repository.functions() for each in _of(f, repository))]
     return sorted(found, key=lambda contract: contract.name)
 
 
-def _messages() -> Iterator[Contract]:
+def _messages(repository: Repository) -> Iterator[Contract]:
+    actions = socket_actions(repository)
+    known = get_args(get_args(requests.ClientRequest)[0])
+    added = [each.request for each in actions if each.request not in known]
+    kinds: Any = Union[(*known, *added)]  # noqa: UP007 - made here
+    request: Any = Annotated.__getitem__((kinds, Discriminator("action")))
+    yield Contract("socket/client-request", "ClientRequest", request)
     for name, (title, kind) in MESSAGES.items():
         yield Contract(name, title, kind)
-    for action in SOCKET_ACTIONS:
+    for action in actions:
         file = action.name.replace("_", "-")
         for folder, model in (("answers", action.answer), ("results", action.result)):
             if model is not None:

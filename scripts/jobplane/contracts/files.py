@@ -55,7 +55,7 @@ def rendered(repository: Repository) -> dict[Path, str]:
     if is_sent("http/", repository):
         files[folder / "openapi.json"] = json_text(openapi_of(repository, version))
     if is_sent("socket/", repository):
-        files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
+        files[folder / "asyncapi.json"] = json_text(asyncapi_of(version, repository))
     files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, repository)
     return dict(sorted(files.items()))
 

@@ -118,11 +118,15 @@ class Facts:
 
 
 class Program:
-    """A function's file and the libs beside it."""
+    """A function's file and the libs beside it.
 
-    def __init__(self, source: Path, libs: Path) -> None:
+    `loaded`: what it loads by its name at run time, such as `jobplane_acme:numbered`.
+    """
+
+    def __init__(self, source: Path, libs: Path, loaded: Iterable[str] = ()) -> None:
         self.source = source
         self.libs = libs
+        self.loaded = tuple(loaded)
         self.main = Module(source, source.stem)
         self._modules: dict[str, Module | None] = {source.stem: self.main}
         self._variables: dict[tuple[ast.AST, str], set[object]] = defaultdict(set)
@@ -140,6 +144,15 @@ class Program:
         for definition in self.main.tree.body:
             if isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 self._reach(Code(self.main, definition))
+        for value in self.loaded:
+            name, _, attribute = value.partition(":")
+            if module := self.module(name):
+                self._reach(Code(module, module.tree))
+                if package := self.module(module.name.partition(".")[0]):
+                    self._reach(Code(package, package.tree))
+                for code in self.named_in(module, attribute):
+                    if isinstance(code, Code):
+                        self._reach(code)
         facts = Facts()
         while (size := self._known()) != self._size:
             self._size = size

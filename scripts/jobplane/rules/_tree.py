@@ -19,7 +19,8 @@ import yaml
 
 from jobplane import BUILDER
 from jobplane.rules._flow import Program
-from jobplane.rules._imports import requirements
+from jobplane.rules._imports import canonical, requirements
+from jobplane.tree.entry_points import EntryPoint, entry_points
 from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.artifacts import Artifact, Builder, Settings
 
@@ -182,9 +183,25 @@ class Tree:
     @cached_property
     def _programs(self) -> dict[str, Program]:
         return {
-            function.name: Program(function.source, self.repository.root / "libs")
+            function.name: Program(
+                function.source, self.repository.root / "libs", self.loaded(function)
+            )
             for function in self.repository.functions()
         }
+
+    def loaded(self, function: Function) -> list[str]:
+        """The objects that a function loads from packages: `jobplane_acme:numbered`."""
+        declared = Member(function.directory, function).declared
+        return [
+            point.value
+            for point in self.entry_points
+            if point.loaded_by == function.name and canonical(point.distribution) in declared
+        ]
+
+    @cached_property
+    def entry_points(self) -> list[EntryPoint]:
+        """What packages add to functions."""
+        return list(entry_points(self.repository))
 
     @cached_property
     def service(self) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def findings(tree: Tree) -> Findings:
             contents = Contents(archive)
             own = {name.partition("/")[0].partition(".")[0] for name in function.shipped_files()}
             yield from _missing(tree, member, function, contents)
-            yield from _foreign(member, contents, own, allowed)
+            loaded = {value.partition(":")[0] for value in tree.loaded(function)}
+            yield from _foreign(member, contents, own, loaded, allowed)
 
 
 def _missing(tree: Tree, member: Member, function: Function, contents: Contents) -> Findings:
@@ -129,9 +130,11 @@ def _missing(tree: Tree, member: Member, function: Function, contents: Contents)
             )
 
 
-def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str]) -> Findings:
+def _foreign(
+    member: Member, contents: Contents, own: set[str], loaded: set[str], allowed: set[str]
+) -> Findings:
     path = member.project_path
-    reached = _reached(contents, own)
+    reached = _reached(contents, own | loaded)
     for top in sorted(contents.tops - own):
         owners = distributions_of(top)
         if not owners and top in HELPERS:

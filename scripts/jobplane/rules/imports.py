@@ -19,7 +19,7 @@ def findings(tree: Tree) -> Findings:
         declared, optional = member.declared, member.optional
         through = _closure(locked, member.distribution, set(declared))
         known = set(declared).union(*optional.values())
-        used: set[str] = set()
+        used = _loaded(tree, member)
         for path in member.sources:
             for found in imports_in(path):
                 owners = _owners(found, member)
@@ -30,6 +30,12 @@ def findings(tree: Tree) -> Findings:
                 yield Finding(path, found.line, text, subject, member)
         yield from _unused(member, set(declared), optional, used)
         yield from _extras(tree, member, declared)
+
+
+def _loaded(tree: Tree, member: Member) -> set[str]:
+    """The distributions whose entry points a function loads."""
+    found = (each for each in tree.entry_points if member.function is not None)
+    return {canonical(each.distribution) for each in found if each.loaded_by == member.name}
 
 
 def _owners(found: Import, member: Member) -> set[str]:

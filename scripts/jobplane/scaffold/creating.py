@@ -1,4 +1,4 @@
-"""Create functions from templates: module, configuration, events and tests.
+"""Create functions, actions and robots from templates: code, configuration, events and tests.
 
 A template is a folder of `templates/`. In names and texts of its files, `__NAME__` (kebab-case),
 `__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) are replaced.
@@ -14,7 +14,10 @@ from pathlib import Path
 import click
 import yaml
 
+from jobplane.contracts.catalogue import socket_actions
+from jobplane.deploy.templates import templates
 from jobplane.rules.names import FORBIDDEN
+from jobplane.scaffold.registering import LOADED_BY, registrations
 from jobplane.tree.configuration import Configuration, references
 from jobplane.tree.repository import Repository
 from lambdapack.environments import uv_command, uv_locking_environment
@@ -28,7 +31,14 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # With a stage of 20 characters and a region of 14, the role's name has 64.
 MAX_NAME = 19
 # The targets of a template's folders in the repository.
-PLACES = {"function": "functions/__NAME__", "test": "tests/unit", "resources": "resources"}
+PLACES = {
+    "function": "functions/__NAME__",
+    "package": "libs/__NAME__",
+    "processor": "functions/processor/events",
+    "resources": "resources",
+    "router": "functions/router/events",
+    "test": "tests/unit",
+}
 
 
 class NameRefusedError(click.UsageError):
@@ -74,18 +84,36 @@ def check_name(repository: Repository, name: str) -> None:
         )
 
 
-def create(repository: Repository, name: str, trigger: str) -> list[Path]:
-    """Write the member's files and update uv.lock, or change nothing; the written paths."""
+def check_package(repository: Repository, name: str, kind: str) -> None:
+    """Check the name of a new action or robot; raise NameRefusedError with the remedy."""
+    repository.require(f"--{kind}", *LOADED_BY[kind])
     check_name(repository, name)
+    module = name.replace("-", "_")
+    if importlib.util.find_spec(f"jobplane_{module}") is not None:
+        raise NameRefusedError(f"jobplane_{module} is an installed package: choose another name")
+    if kind == "action" and module in {each.name for each in socket_actions(repository)}:
+        raise NameRefusedError(f"there is an action {module!r} already: choose another name")
+    if kind == "robot" and f"tpl_{module}" in {each.id for each in templates(repository)}:
+        raise NameRefusedError(f"there is a template tpl_{module} already: choose another name")
+
+
+def create(repository: Repository, name: str, trigger: str) -> tuple[list[Path], list[Path]]:
+    """Write the member's files and update uv.lock, or change nothing; what is new, and changed."""
+    if trigger in LOADED_BY:
+        check_package(repository, name, trigger)
+    else:
+        check_name(repository, name)
     files = _files(repository, name, TEMPLATES / trigger)
     if missing := _missing(repository, files):
         if trigger != "invoke":
             raise MissingResourceError(trigger, missing)
         files = _files(repository, name, PLAIN)
     written: list[Path] = []
-    lock = repository.root / "uv.lock"
-    before = lock.read_bytes()
+    changes = registrations(repository, name, trigger)
+    before = {path: path.read_bytes() for path in (*changes, repository.root / "uv.lock")}
     try:
+        for path, text in changes.items():
+            path.write_text(text, encoding="utf-8")
         for target, text in files.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("x", encoding="utf-8") as file:
@@ -98,10 +126,11 @@ def create(repository: Repository, name: str, trigger: str) -> list[Path]:
             env=uv_locking_environment(),
         )
     except BaseException:
-        _remove(repository, name, written)
-        lock.write_bytes(before)
+        _remove(repository, written)
+        for path, content in before.items():
+            path.write_bytes(content)
         raise
-    return written
+    return written, list(before)
 
 
 def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]:
@@ -133,10 +162,10 @@ def _missing(repository: Repository, files: Mapping[Path, str]) -> set[str]:
     return {id_ for id_ in references(documents) - there if not id_.startswith("AWS::")}
 
 
-def _remove(repository: Repository, name: str, written: list[Path]) -> None:
+def _remove(repository: Repository, written: list[Path]) -> None:
     for path in written:
         path.unlink(missing_ok=True)
-    for folder in ("events", "."):
-        directory = repository.root / "functions" / name / folder
-        if directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
+        for folder in path.parents:
+            if folder == repository.root or any(folder.iterdir()):
+                break
+            folder.rmdir()

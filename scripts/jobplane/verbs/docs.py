@@ -19,6 +19,7 @@ PAGES = {
     "commands": "reference.verbs",
     "grants": "reference.grants",
     "metrics": "reference.metrics",
+    "packages": "scaffold.packages",
     "templates": "reference.templates",
     "triggers": "scaffold.triggers",
 }
@@ -66,6 +67,7 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     commands   docs/commands.md: the verbs
     grants     docs/security.md: what the roles in the compiled stack allow
     metrics    docs/observing.md: emitted metrics; their descriptions are kept
+    packages   docs/adding-a-job.md: the actions and robots of this repository's packages
     pictures   docs/pictures: the system, the job flow and the states of a job, as SVG
     policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
     templates  docs/templates.md: the assemblies' templates

@@ -38,6 +38,7 @@ __all__ = [
     "CallbackError",
     "EventError",
     "JobCancelledError",
+    "JobFailedError",
     "JobTooLongError",
     "JobWaitsError",
     "LeasedJob",
@@ -67,6 +68,10 @@ type Row = dict[str, Any]
 
 class JobCancelledError(Exception):
     """The owner has cancelled the job."""
+
+
+class JobFailedError(Exception):
+    """The job fails, without another attempt; the text is for its sender."""
 
 
 class OutOfTimeError(Exception):
@@ -138,7 +143,8 @@ class LeasedJob:
 
     `step` stores the results of functions, so that a later attempt does not run them again.
 
-    A subclass may override `pace`, `written`, `late`, `lost` and `failed`. Without its `put_object`
+    A subclass has `payload`, and may override `pace`, `written`, `late`, `lost` and `failed`.
+    Without its `put_object`
     and `get_object`, a step whose result is larger than 1 KB raises StepError.
     """
 
@@ -202,6 +208,10 @@ class LeasedJob:
         """How many events the job has emitted, by those of earlier attempts that are stored."""
         with self._flushing, self._wake:
             return int(self._counts.get("event_count", 0)) + len(self._events)
+
+    def payload(self) -> Row:
+        """The client's payload, as the model of its action has accepted it."""
+        raise NotImplementedError
 
     def written(self, row: Row, progress: Progress | None) -> None:
         """Called in the job's second thread when progress was written, or the lease renewed."""

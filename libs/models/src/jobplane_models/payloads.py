@@ -2,10 +2,11 @@
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -145,6 +146,18 @@ class Count(Strict):
 
     to: Annotated[int, Field(ge=1, le=MAX_COUNT), WHOLE] = 10
     seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] = 1.0
+
+
+class ActionPayload(Strict):
+    """The payload of an action that a package adds; its docstring is that of the action.
+
+    `result` is the model of what the job returns. With a `limit`, so many of the action's jobs run
+    at the same time at most, of all tenants, and with `per_minute` so many start in any minute.
+    """
+
+    result: ClassVar[type[BaseModel]]
+    limit: ClassVar[int | None] = None
+    per_minute: ClassVar[int | None] = None
 
 
 class RequestReference(Strict):

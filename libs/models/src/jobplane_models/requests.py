@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, create_model
 
 from jobplane_models._base import Input, IsoTime, RequestId
 from jobplane_models.payloads import (
+    ActionPayload,
     Authenticate,
     Callback,
     Count,
@@ -159,6 +160,21 @@ class CancelRequest(_Request):
     action: Literal["cancel"]
     payload: RequestReference
     metadata: SyncMetadata = SyncMetadata()
+
+
+def request_of(name: str, payload: type[ActionPayload]) -> type[BaseModel]:
+    """The request of an action that a package adds."""
+    words = "".join(word.capitalize() for word in name.split("_"))
+    action: Any = Literal.__getitem__(name)
+    metadata = AsyncMetadata()
+    return create_model(
+        f"{words}Request",
+        __base__=_Request,
+        __doc__=payload.__doc__,
+        action=(action, ...),
+        payload=(payload, ...),
+        metadata=(AsyncMetadata, metadata),
+    )
 
 
 class ReplayRequest(_Request):

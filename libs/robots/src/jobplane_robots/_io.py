@@ -26,6 +26,10 @@ def _no_progress(_bytes_read: int) -> None:
     """Ignore progress."""
 
 
+def _no_report(_fraction: float, _message: str) -> None:
+    """Ignore what a robot reports."""
+
+
 @dataclass(frozen=True, slots=True)
 class RobotInput:
     """One file to process.
@@ -91,12 +95,14 @@ class RobotContext:
     input is closed, all outputs of the run are aborted, and the exception is raised unchanged.
     `max_output_bytes` limits what a run writes, all outputs together; None: 500 times what it has
     read, and at least 16 MiB. `left_bytes` is what it may write in addition to that limit: what is
-    left of a limit for several runs.
+    left of a limit for several runs. `report(fraction, text)` is called by robots that wait, with
+    what is done of the file, from 0 to 1; it raises what `advance` raises.
     """
 
     advance: Callable[[int], None] = _no_progress
     max_output_bytes: int | None = None
     left_bytes: float = math.inf
+    report: Callable[[float, str], None] = _no_report
 
     def open(self, source: RobotInput) -> InputStream:
         """Open the input and count what is read; use it in a `with` statement."""

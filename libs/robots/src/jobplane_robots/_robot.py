@@ -49,7 +49,8 @@ class Robot:
 
     `requires` maps each module that the robot imports to the remedy when it is not installed.
     `limits_growth`: the robot's options limit how much larger than its input its outputs
-    may be.
+    may be. `waits`: it waits for a service after it has read its input, so that the bytes read are
+    not its progress; it calls `context.report`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Robot:
     function: RobotFunction[Any]
     requires: Mapping[str, str]
     limits_growth: bool = False
+    waits: bool = False
 
     def __post_init__(self) -> None:
         if not ROBOT_NAME.fullmatch(self.name):
@@ -144,15 +146,17 @@ def robot[OptionsT: RobotOptions](
     options: type[OptionsT],
     requires: Mapping[str, str] | None = None,
     limits_growth: bool = False,
+    waits: bool = False,
 ) -> Callable[[RobotFunction[OptionsT]], Robot]:
     """Decorator that makes a function a robot.
 
     The function reads its input with `context.open(source)`, writes to `outputs`, raises a
-    RobotError for a fault of the file, and returns a RobotResult.
+    RobotError for a fault of the file, and returns a RobotResult. One that waits for a service says
+    so by `waits`, and calls `context.report` with what is done, from 0 to 1, every few seconds.
     """
 
     def decorate(function: RobotFunction[OptionsT]) -> Robot:
-        return Robot(name, options, function, requires or {}, limits_growth)
+        return Robot(name, options, function, requires or {}, limits_growth, waits)
 
     return decorate
 
