@@ -82,6 +82,7 @@ from jobplane_leases import (
     begin_document,
     follow_assembly,
     is_transient,
+    queue_webhook,
     read_payload,
     write_assembly,
 )
@@ -659,14 +660,7 @@ def announce_end(job: Job, document: Row) -> None:
     """
     if job.has_announced:
         return
-    if (document.get("webhook") or {}).get("status") == "pending":
-        body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
-        trace = {"DataType": "String", "StringValue": telemetry.trace_header}
-        sqs().send_message(
-            QueueUrl=WEBHOOKS_QUEUE_URL,
-            MessageBody=json.dumps(body),
-            MessageSystemAttributes={"AWSTraceHeader": trace} if trace["StringValue"] else {},
-        )
+    queue_webhook(sqs(), WEBHOOKS_QUEUE_URL, document, telemetry.trace_header)
     for follower in document.get("followers", ()):
         request_of(*split_request_key(follower)).requeue(time.time())
     job.has_announced = True

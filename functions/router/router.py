@@ -6,8 +6,9 @@ function `jobs`, with the user of a token that it has verified and messages that
 Input: `{"id"?, "action", "payload"?, "metadata"?}`; of an invoke `{"caller", "messages"}`. Output:
 one `response`, `acknowledgment`, `pong` or `error` message; of an invoke `{"answers"}`, one for
 each message. Reads `connections`; reads and writes `requests` (one conditional PutItem for a job,
-and a write more for a payload above 1 KB) and `subscriptions`; reads `assemblies`; signs
-uploads to the files bucket. The ids of the templates are part of the artifact.
+and a write more for a payload above 1 KB) and `subscriptions`; reads `assemblies`, and ends there
+one that waits and is cancelled, whose webhook it queues; signs uploads to the files bucket. The
+ids of the templates are part of the artifact.
 When the token has expired, the connection is closed. Errors: ValidationError for an event without a
 connection id that is not such an invoke.
 """
@@ -18,7 +19,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
@@ -79,6 +79,7 @@ from jobplane_leases import (
     RequestLease,
     enqueue_request,
     is_payload_of,
+    queue_webhook,
     read_events,
     read_payload,
     store_payload,
@@ -103,6 +104,7 @@ CONNECTIONS = connections_table(TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
 ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
+WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 ASSEMBLY_ID_FORM: Any = os.environ.get("ASSEMBLY_ID_FORM", "canonical")
 TEMPLATES_INDEX_PATH = os.environ["TEMPLATES_INDEX_PATH"]
@@ -389,20 +391,27 @@ def management() -> Any:
 
 
 @cache
-def template_ids() -> tuple[str, ...]:
-    """The ids of the templates in this artifact, in order."""
+def sqs() -> Any:
+    """Made by the first cancellation of an assembly that waits and has a webhook."""
+    return session.create_client("sqs", config=config)
+
+
+@cache
+def templates() -> dict[str, bool]:
+    """The ids of the templates in this artifact, in order, and whether they have a webhook."""
     from pathlib import Path  # not needed for most messages
 
     index = json.loads((Path(__file__).parent / TEMPLATES_INDEX_PATH).read_bytes())
-    return tuple(sorted(template["id"] for template in index["templates"]))
+    found = {template["id"]: bool(template.get("webhook_url")) for template in index["templates"]}
+    return dict(sorted(found.items()))
 
 
 def require_template(template_id: str) -> None:
     """Refuse an unknown template, before anything is uploaded or stored. Raises RefusedError."""
-    if template_id in template_ids():
+    if template_id in templates():
         return
-    known = f"known templates: {', '.join(template_ids())}"
-    raise invalid(unknown_template(template_id, template_ids()), "payload.template_id", known)
+    known = f"known templates: {', '.join(templates())}"
+    raise invalid(unknown_template(template_id, [*templates()]), "payload.template_id", known)
 
 
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
@@ -505,6 +514,21 @@ def waiting() -> Any:
     from jobplane_robots import safe_name
 
     return Waiting(dynamodb, ASSEMBLIES, BRANCH, safe_name, telemetry.exception)
+
+
+def end_waiting(row: Mapping[str, Any], now: float) -> None:
+    """End the document of an assembly that no worker has had, and queue its webhook.
+
+    If this is cut, a worker takes the job, finds the end, and queues the webhook.
+    """
+    try:
+        payload = json.loads(read_payload(dynamodb, REQUESTS, row, get_object))
+    except LookupError:  # it is gone
+        return
+    has_webhook = templates().get(payload["template_id"], False)
+    document = waiting().cancel(row, payload, now, has_webhook=has_webhook)
+    if document is not None and has_webhook:
+        queue_webhook(sqs(), WEBHOOKS_QUEUE_URL, document, telemetry.trace_header)
 
 
 def due_of(request: Request) -> float | None:
@@ -779,9 +803,7 @@ def cancel(request: Request) -> Message:
                 return {"request_id": target, "status": "cancelling"}
             continue
         if "assembly_id" in row:
-            with suppress(LookupError):  # its payload is gone
-                payload = json.loads(read_payload(dynamodb, REQUESTS, row, get_object))
-                waiting().cancel(row, payload, request.now)
+            end_waiting(row, request.now)
         if ended := lease.cancel(row, error, request.now):
             announce(ended, end_message(ended, request.now))
             return {"request_id": target, "status": "cancelled"}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
@@ -64,6 +65,16 @@ class Callers:
 
     def cancel(self, job: str) -> str:
         return str(self.post("POST /jobs/{request_id}/cancel", {}, job)["status"])
+
+    def webhooks(self) -> list[Document]:
+        """The messages of the queue `webhooks` for this assembly, which are taken from it."""
+        sqs, url = self.aws.client("sqs"), self.router.WEBHOOKS_QUEUE_URL
+        found = []
+        while batch := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in batch:
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            found += [json.loads(message["Body"]) for message in batch]
+        return [each for each in found if each["assembly_id"] == self.assembly_id]
 
     def look_up(self, assembly_id: str | None = None) -> tuple[int, Document, dict[str, str]]:
         event = {"assemblyId": assembly_id or self.assembly_id, "userId": "user-1"}
@@ -175,6 +186,45 @@ def test_every_state_is_shown_and_ends_a_poll(callers: Callers, state: Any) -> N
     # The callers of Next.js routes: `success` is a status of 200, and the body is the document.
     assert headers.get("Retry-After") == (None if most is None else "1")
     assert headers.get("Cache-Control", "").startswith("private, max-age") == (shown == "complete")
+
+
+@pytest.mark.parametrize("end", [completed, failed, cancelled, cancelled_by_its_worker])
+def test_every_end_queues_the_webhook(callers: Callers, end: Any) -> None:
+    """Also that of a job that no worker has had."""
+    callers.webhooks()
+    end(callers, f"hook-{end.__name__}")
+    row = callers.row()
+    assert row["webhook"] == {"status": "pending", "attempts": 0}
+    told = {name: row[name] for name in ("assembly_id", "execution", "template_id")}
+    assert callers.webhooks() == [told]
+
+
+def test_a_scheduled_job_that_is_cancelled_queues_the_webhook(callers: Callers) -> None:
+    callers.start("hook-later-1", delay_seconds="3600")
+    assert callers.cancel("hook-later-1") == "cancelled"
+    assert [each["execution"] for each in callers.webhooks()] == [1]
+
+
+def test_a_webhook_that_could_not_be_queued_is_queued_by_the_next_cancel_or_by_a_worker(
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the job has not ended."""
+
+    def refused(*_: Any) -> None:
+        raise ClientError({"Error": {"Code": "ServiceUnavailable"}}, "SendMessage")
+
+    for job, again in (("hook-cut-1", callers.cancel), ("hook-cut-2", callers.work)):
+        callers.start(job)
+        with monkeypatch.context() as patch:
+            patch.setattr(callers.router, "queue_webhook", refused)
+            answer = callers.post("POST /jobs/{request_id}/cancel", {}, job)
+        assert (answer["code"], answer["retryable"]) == ("SERVICE_UNAVAILABLE", True)
+        assert (callers.webhooks(), callers.look_up()[1]["error"]) == ([], "ASSEMBLY_CANCELED")
+        again(job)
+        assert len(callers.webhooks()) == 1
+        callers.start(f"{job}-next")
+        callers.cancel(f"{job}-next")
+        callers.webhooks()
 
 
 def test_the_document_is_there_from_the_acknowledgement_on(callers: Callers) -> None:

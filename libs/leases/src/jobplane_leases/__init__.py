@@ -3,7 +3,12 @@
 The caller passes the client and the time.
 """
 
-from jobplane_leases._assemblies import begin_document, follow_assembly, write_assembly
+from jobplane_leases._assemblies import (
+    begin_document,
+    follow_assembly,
+    queue_webhook,
+    write_assembly,
+)
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import DocumentChangedError, LeaseLostError
 from jobplane_leases._events import EventError, read_events
@@ -46,6 +51,7 @@ __all__ = [
     "follow_assembly",
     "is_payload_of",
     "is_transient",
+    "queue_webhook",
     "read_events",
     "read_payload",
     "release_claim",

@@ -4,6 +4,7 @@
 workers on the same document, the slower one loses it. `lease_until` is there until it ends.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,22 @@ from jobplane_keys import packed, read_item, to_item
 from jobplane_leases._errors import DocumentChangedError, LeaseLostError
 from jobplane_leases._requests import RequestLease
 from jobplane_leases._writes import Row, Written, assignment, expressions, transact, update
+
+
+def queue_webhook(sqs: Any, queue_url: str, document: Mapping[str, Any], trace: str | None) -> None:
+    """Queue the webhook of an ended document if it is pending; `trace` is the trace's header.
+
+    A repetition is harmless: the document knows whether its webhook was delivered.
+    """
+    if (document.get("webhook") or {}).get("status") != "pending":
+        return
+    body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
+    header = {"DataType": "String", "StringValue": trace}
+    sqs.send_message(
+        QueueUrl=queue_url,
+        MessageBody=json.dumps(body),
+        MessageSystemAttributes={"AWSTraceHeader": header} if trace else {},
+    )
 
 
 def write_assembly(

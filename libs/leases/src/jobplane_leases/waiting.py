@@ -127,21 +127,32 @@ class Waiting:
         known = self.read(row["assembly_id"], now)
         return self._write(row, payload, None, now) if known is None else known
 
-    def cancel(self, row: Mapping[str, Any], payload: Mapping[str, Any], now: float) -> None:
+    def cancel(
+        self, row: Mapping[str, Any], payload: Mapping[str, Any], now: float, *, has_webhook: bool
+    ) -> Row | None:
         """End the document of a job that no worker has had, before the job itself is ended: a
         worker that comes in between ends the job in the same way.
+
+        Returns the document if it is that of this job, and has ended: its webhook may be pending.
         """
         while (document := self.first(row, payload, now)) is not None:
             mine = document.get("request_id") == row["request_id"]
-            if not mine or has_begun(document) or is_terminal_assembly(document):
-                return
-            ended = {"ok": "ASSEMBLY_CANCELED", "message": "Cancelled", "updated_at": iso_time(now)}
+            if mine and is_terminal_assembly(document):
+                return document
+            if not mine or has_begun(document):
+                return None
+            ended: Row = {"ok": "ASSEMBLY_CANCELED", "message": "Cancelled"}
+            ended |= {"updated_at": iso_time(now)}
+            if has_webhook:
+                ended |= {"webhook": {"status": "pending", "attempts": 0}}
             try:
                 rev = document["rev"]
-                write_assembly(self.dynamodb, self.table, row["assembly_id"], rev, ended, now)
+                return write_assembly(
+                    self.dynamodb, self.table, row["assembly_id"], rev, ended, now
+                )
             except LeaseLostError:
                 continue
-            return
+        return None
 
     def _write(
         self, row: Mapping[str, Any], payload: Mapping[str, Any], known: Row | None, now: float
