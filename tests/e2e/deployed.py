@@ -31,7 +31,7 @@ from jobplane.histories.operations import (
 from jobplane.stage import recorder
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
+from jobplane_client import mint_token
 from jobplane_keys import from_item, owner_key, to_item
 from tests.loopback import serving
 from tests.published import faults_of_ours
@@ -249,7 +249,7 @@ class Deployed:
         self.functions = stage.client("lambda")
 
     def token(self, user: str, tenant: str, *permissions: str, ttl: int = 3600) -> str:
-        return mint(
+        return mint_token(
             jwt_secret(self.stage), user=user, tenant=tenant, permissions=permissions, ttl=ttl
         )
 

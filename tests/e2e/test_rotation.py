@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from jobplane.stage.signing import jwt_secret, secret_name
-from jobplane.stage.tokens import mint
+from jobplane_client import mint_token
 from jobplane_parameters import RENEWAL_SECONDS
 from tests.e2e.deployed import PATIENCE, Deployed, unique, until
 from tests.e2e.documented import ROOT, Terminal, blocks
@@ -83,7 +83,7 @@ def deployments(deployed: Deployed) -> list[tuple[str, str]]:
 
 
 def token(secret: str) -> str:
-    return mint(secret, user=unique("user"), tenant="acme")
+    return mint_token(secret, user=unique("user"), tenant="acme")
 
 
 async def is_accepted(deployed: Deployed, presented: str) -> bool:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from jobplane.stage.signing import jwt_secret, secret_name
-from jobplane.stage.tokens import mint
+from jobplane_client import mint_token
 from tests.e2e.deployed import Deployed, unique, until
 
 pytestmark = pytest.mark.e2e
@@ -103,7 +103,7 @@ class Copy:
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The answer to a caller with a valid token."""
-        token = mint(SECRET, user="ann", tenant="acme")
+        token = mint_token(SECRET, user="ann", tenant="acme")
         event = {
             "requestContext": {"http": {"method": "GET"}},
             "rawPath": "/status/asm-1",

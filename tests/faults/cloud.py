@@ -29,9 +29,9 @@ from moto.s3.models import s3_backends
 import jobplane_leases._writes
 import jobplane_leases.jobs
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
-from jobplane.stage.tokens import mint
 from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying.inprocess import Context, InProcess
+from jobplane_client import mint_token
 from jobplane_keys import from_item, to_item
 from tests.faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
 from tests.faults.mappings import QueueMapping, StreamMapping
@@ -335,7 +335,7 @@ class Client:
 
     def __init__(self, cloud: Cloud, user: str = "scott", tenant: str = "acme") -> None:
         self.cloud = cloud
-        self.token = mint(cloud.aws.jwt_secret, user=user, tenant=tenant, ttl=YEAR_SECONDS)
+        self.token = mint_token(cloud.aws.jwt_secret, user=user, tenant=tenant, ttl=YEAR_SECONDS)
         self.owner = f"{tenant}#{user}"
         self.connection_id = ""
         self.connections: list[str] = []

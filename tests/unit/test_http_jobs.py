@@ -21,9 +21,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import jobplane_client
-from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
-from jobplane_client import AsyncHttpJobs, HttpJobs
+from jobplane_client import AsyncHttpJobs, HttpJobs, mint_token
 from jobplane_keys import from_item, iso_time, to_item
 from jobplane_leases import RequestLease, store_events
 from jobplane_leases.callbacks import new_token
@@ -65,7 +64,7 @@ class Api:
         return answer["statusCode"], content, answer["headers"]
 
     def token(self, user: str = "user-1", tenant: str = "tenant-1", **claims: Any) -> str:
-        return mint(self.aws.jwt_secret, user=user, tenant=tenant, **claims)
+        return mint_token(self.aws.jwt_secret, user=user, tenant=tenant, **claims)
 
     def answer(self, route: str, body: str | None, path: Any, query: Any, headers: Any) -> Any:
         event = {

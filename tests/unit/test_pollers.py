@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
-from jobplane_client import StatusClient, progress_message
+from jobplane_client import StatusClient, mint_token, progress_message
 from jobplane_keys import owner_key, to_item
 from jobplane_models.assemblies import AssemblyDocument
 
@@ -31,7 +30,7 @@ class Callers:
         self.assembly_id = ""
 
     def post(self, route: str, body: Any, job: str = "") -> Document:
-        token = mint(self.aws.jwt_secret, user="user-1", tenant="tenant-1")
+        token = mint_token(self.aws.jwt_secret, user="user-1", tenant="tenant-1")
         event = {
             "routeKey": route,
             "headers": {"authorization": f"Bearer {token}"},

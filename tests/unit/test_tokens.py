@@ -18,8 +18,16 @@ from hypothesis import strategies as st
 from pytest import MonkeyPatch
 
 import jobplane_tokens
+from jobplane_client import mint_token
 from jobplane_parameters import ParameterError
-from jobplane_tokens import Identity, InvalidTokenError, TokenError, TokenSettings, TokenVerifier
+from jobplane_tokens import (
+    ExpiredTokenError,
+    Identity,
+    InvalidTokenError,
+    TokenError,
+    TokenSettings,
+    TokenVerifier,
+)
 
 SECRET, OTHER = "s" * 32, "o" * 32
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -472,3 +480,24 @@ def test_a_verifier_with_a_secret_does_not_load_cryptography() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "u\n"
+
+
+def test_a_minted_token_is_accepted_with_its_claims() -> None:
+    """Of several secrets, as they are while they rotate, the newest signs."""
+    token = mint_token(
+        f"{SECRET}, an-older-secret-of-32-bytes-or-more",
+        user="ann", tenant="acme", permissions=["reports"], ttl=60,
+    )  # fmt: skip
+    identity = TokenVerifier(TokenSettings(secret=SECRET)).verify(token)
+    assert (identity.user_id, identity.tenant_id) == ("ann", "acme")
+    assert identity.permissions == ("reports",)
+    assert time.time() < identity.expires_at <= time.time() + 60
+    old = mint_token(SECRET, user="ann", tenant="acme", ttl=-60)
+    with pytest.raises(ExpiredTokenError):
+        TokenVerifier(TokenSettings(secret=SECRET)).verify(old)
+
+
+@pytest.mark.parametrize("secret", ["", " , ", "short", "ssm:/jobplane/development/jwt-secret"])
+def test_a_token_is_not_minted_with_a_secret_that_no_stage_accepts(secret: str) -> None:
+    with pytest.raises(ValueError, match="at least 32 bytes"):
+        mint_token(secret, user="ann", tenant="acme")

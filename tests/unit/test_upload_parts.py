@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto.s3 import models
 
-from jobplane.stage.tokens import mint
 from jobplane.trying.inprocess import InProcess
+from jobplane_client import mint_token
 
 MULTIPART = "/s3/multipart/{uploadId}"
 PART = b"x" * 5
@@ -27,7 +27,7 @@ class Uploads:
     def __init__(self, aws: InProcess, user: str = "user-1") -> None:
         self.aws = aws
         self.module: ModuleType = aws.load("upload-parts")
-        self.token = mint(aws.jwt_secret, user=user, tenant="tenant-1")
+        self.token = mint_token(aws.jwt_secret, user=user, tenant="tenant-1")
 
     def __call__(self, route: str, body: Any = None, path: Any = None, **query: str) -> Any:
         """Status and content of an answer."""

@@ -21,8 +21,8 @@ from jobplane.deploy.templates import webhook_parameters
 from jobplane.stage import emulator, log_lines
 from jobplane.stage.gateway import RECEIVED, WEBHOOKS
 from jobplane.stage.stages import Stage, State
-from jobplane.stage.tokens import mint
 from jobplane.tree.repository import Repository
+from jobplane_client import mint_token
 from jobplane_keys import to_item
 from tests.e2e.deployed import client_once, unique, until
 from tests.workspace.copies import jobplane, printed
@@ -190,7 +190,7 @@ async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage, st
 
 
 def socket_url(state: State, user: str, tenant: str) -> str:
-    token = mint(state.jwt_secret, user=user, tenant=tenant)
+    token = mint_token(state.jwt_secret, user=user, tenant=tenant)
     return f"{state.description['websocket_url']}?token={token}"
 
 

@@ -12,10 +12,9 @@ import pytest
 
 from jobplane.stage.signing import secret_name
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
 from jobplane.tree.names import Names
 from jobplane.tree.repository import Repository
-from jobplane_client import JobSocket
+from jobplane_client import JobSocket, mint_token
 from tests.workspace.copies import Copy, command_environment, edit, jobplane, stage_of
 
 ROOT = Repository.here().root
@@ -127,7 +126,7 @@ def test_a_renamed_stage_runs_jobs(stage: Stage) -> None:
     """With the new name in all resources."""
     state = stage.read_state()
     assert state is not None
-    up, token = state.description, mint(state.jwt_secret, user="u", tenant="t")
+    up, token = state.description, mint_token(state.jwt_secret, user="u", tenant="t")
 
     async def answer() -> Any:
         async with JobSocket(up["websocket_url"], token) as socket:

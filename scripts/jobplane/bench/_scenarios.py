@@ -16,9 +16,8 @@ from jobplane.bench._report import progress
 from jobplane.stage import log_lines
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
 from jobplane.trying.job_flow import JobFlow
-from jobplane_client import AsyncHttpStatusClient
+from jobplane_client import AsyncHttpStatusClient, mint_token
 
 MESSAGES = 10
 # Two messages a second are posted at most, so ten need five seconds.
@@ -65,7 +64,7 @@ async def look_up(actor: Actor, _number: int) -> None:
 
 
 async def look_up_by_http(actor: Actor, _number: int) -> None:
-    token = mint(jwt_secret(actor.stage), user=actor.member.user, tenant=TENANT)
+    token = mint_token(jwt_secret(actor.stage), user=actor.member.user, tenant=TENANT)
     url = actor.description["http_url"]
     async with AsyncHttpStatusClient(url, token, cache_size=0) as client:
         await client.get_status(actor.assembly)
@@ -160,7 +159,7 @@ async def _measure(stage: Stage, description: Row) -> Row:
     functions = stage.repository.functions()
 
     def url_of(user: str) -> str:
-        return f"{url}?Authorization={mint(secret, user=user, tenant=TENANT)}"
+        return f"{url}?Authorization={mint_token(secret, user=user, tenant=TENANT)}"
 
     users = [f"user-{secrets.token_hex(3)}", f"user-{secrets.token_hex(3)}"]
     found: Row = {}

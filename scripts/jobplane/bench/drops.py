@@ -18,8 +18,7 @@ from jobplane.bench._engine import own_stage
 from jobplane.bench._report import Report, Table, progress, reported
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
-from jobplane_client import JobSocket
+from jobplane_client import JobSocket, mint_token
 
 BETWEEN_SECONDS = (0.5, 3.0)
 SOCKET, PLAIN = "`JobSocket`", "a socket that subscribes again, and asks for no events"
@@ -103,7 +102,7 @@ async def _round(
     """What the clients of one job have heard, and the seconds of each outage."""
     state = stage.read_state()
     assert state is not None
-    token = mint(jwt_secret(stage), user=f"drops-{secrets.token_hex(4)}", tenant="drops")
+    token = mint_token(jwt_secret(stage), user=f"drops-{secrets.token_hex(4)}", tenant="drops")
     job, heard, heard_plainly = "job", list[int](), list[int]()
     payload = {"to": given["events"], "seconds": given["seconds"]}
     async with line_to(state.description["websocket_url"]) as (line, url):

@@ -17,8 +17,8 @@ from jobplane.bench._ledger import Entry, percentiles
 from jobplane.bench._report import Report, Table, reported
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
 from jobplane.terminal.console import note
+from jobplane_client import mint_token
 
 STRANGERS = 24
 SHORT = {"seconds": 0.2, "steps": 1}
@@ -78,7 +78,7 @@ async def _measure(stage: Stage, given: Mapping[str, Any]) -> dict[str, Waits]:
     secret, url, mark = jwt_secret(stage), state.description["websocket_url"], secrets.token_hex(3)
 
     def url_of(user: str) -> str:
-        return f"{url}?Authorization={mint(secret, user=user, tenant=f'tenant-{user}')}"
+        return f"{url}?Authorization={mint_token(secret, user=user, tenant=f'tenant-{user}')}"
 
     async def crowd(stack: AsyncExitStack, name: str, size: int) -> Crowd:
         users = [f"{name}-{mark}-{number}" for number in range(size)]

@@ -28,10 +28,10 @@ from jobplane.histories.operations import recording
 from jobplane.stage import emulator
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
 from jobplane.terminal import interrupts
 from jobplane.terminal.console import note
 from jobplane.tree.repository import Repository
+from jobplane_client import mint_token
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 FUNCTIONS = ("connect", "disconnect", "dispatch", "processor", "router", "status")
@@ -185,7 +185,9 @@ async def _bounded(stage: Stage, there: Mapping[str, Any], tenant: str, outcome:
     claim = there["functions"].get("claim")
 
     def url_of(user: str) -> str:
-        token = mint(secret, user=user, tenant=tenant, permissions=["tenant:read"], ttl=lifetime)
+        token = mint_token(
+            secret, user=user, tenant=tenant, permissions=["tenant:read"], ttl=lifetime
+        )
         return f"{url}?{urlencode({'Authorization': token})}"
 
     users = [f"user-{number:04}" for number in range(plan.sockets)]

@@ -15,9 +15,8 @@ from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import Screen
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.stage.tokens import mint
 from jobplane.trying.job_flow import JobFlow
-from jobplane_client import AsyncHttpStatusClient, JobSocket
+from jobplane_client import AsyncHttpStatusClient, JobSocket, mint_token
 from jobplane_models.assemblies import AssemblyDocument
 
 TENANT = "acme"
@@ -71,12 +70,12 @@ class Scene:
 
     @property
     def token(self) -> str:
-        return mint(jwt_secret(self.stage), user=self.user, tenant=TENANT)
+        return mint_token(jwt_secret(self.stage), user=self.user, tenant=TENANT)
 
     @property
     def other_token(self) -> str:
         """A valid JWT of a user of another tenant."""
-        return mint(jwt_secret(self.stage), user="mallory", tenant=STRANGE_TENANT)
+        return mint_token(jwt_secret(self.stage), user="mallory", tenant=STRANGE_TENANT)
 
     @property
     def socket(self) -> JobSocket:

@@ -7,8 +7,13 @@ from jobplane.demo.proxy import Proxy
 from jobplane.demo.scene import TENANT, Scene
 from jobplane.demo.story import Observation, Stopwatch, check, error_of, rising, step
 from jobplane.stage.signing import jwt_secret
-from jobplane.stage.tokens import mint
-from jobplane_client import JobCancelledError, JobSocket, RefusedError, UnauthorizedError
+from jobplane_client import (
+    JobCancelledError,
+    JobSocket,
+    RefusedError,
+    UnauthorizedError,
+    mint_token,
+)
 from jobplane_models.messages import CompleteMessage, ProgressMessage
 
 ROUNDS = 20
@@ -111,8 +116,8 @@ async def resume(scene: Scene) -> Observation:
 @step("Refuse a forged and an expired token", needs=(connect,), shows=("status",))
 async def wrong_tokens(scene: Scene) -> Observation:
     """A token signed with another key, and an expired one, on the socket and over HTTP."""
-    forged = mint("f" * 64, user=scene.user, tenant=TENANT)
-    expired = mint(jwt_secret(scene.stage), user=scene.user, tenant=TENANT, ttl=-3600)
+    forged = mint_token("f" * 64, user=scene.user, tenant=TENANT)
+    expired = mint_token(jwt_secret(scene.stage), user=scene.user, tenant=TENANT, ttl=-3600)
     watch = Stopwatch()
     for name, token in (("forged", forged), ("expired", expired)):
         handshake = JobSocket(scene.description["websocket_url"], token).__aenter__()

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from jobplane.stage.tokens import mint
+from jobplane_client import mint_token
 
 OFFSET = r"(?:[+-][0-9]+)?"
 UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
@@ -161,7 +161,7 @@ class Values:
         if not claims.get("ttl", "1").lstrip("-").isdecimal():
             raise PlaceholderError(f"ttl={claims['ttl']} in <token:…> is not a number of seconds")
         permissions = [name for name in claims.get("permissions", "").split("+") if name]
-        return mint(
+        return mint_token(
             claims.get("secret", self.jwt_secret),
             user=claims["user"],
             tenant=claims["tenant"],

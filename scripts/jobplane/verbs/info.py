@@ -44,9 +44,9 @@ def command(stage: str, as_json: bool, export: bool) -> None:
         return
     description = _describe(there)
     if there.is_local:
-        from jobplane.stage.tokens import mint
+        from jobplane_client import mint_token
 
-        token = mint(jwt_secret(there), user="dev", tenant="acme")
+        token = mint_token(jwt_secret(there), user="dev", tenant="acme")
         description = description | {"token": token}
     if as_json:
         click.echo(json.dumps(description))
@@ -78,10 +78,10 @@ def _shell_lines(there: Stage) -> Iterator[str]:
 
 def print_next_step(stage: Stage) -> None:
     """Print a token, and the command that shows the stage in a browser."""
-    from jobplane.stage.tokens import mint
+    from jobplane_client import mint_token
 
     option = "" if stage.name == "local" else f" --stage {stage.name}"
-    click.echo(f"token            {mint(jwt_secret(stage), user='dev', tenant='acme')}")
+    click.echo(f"token            {mint_token(jwt_secret(stage), user='dev', tenant='acme')}")
     click.echo(f"next             jobplane console{option}   # its jobs, files, alarms: a browser")
 
 

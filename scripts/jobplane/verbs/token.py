@@ -27,12 +27,12 @@ Examples:
 @click.option("--stage", default="local", show_default=True)
 def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
     """Print a token (JWT) that a stage accepts."""
-    from jobplane.stage.tokens import mint
+    from jobplane_client import mint_token
 
     for option, value in (("--user", user), ("--tenant", tenant)):
         if not value:
             raise click.UsageError(f"{option} is empty, so no function would accept the token")
     there = Stage(Repository.here(), stage).require()
     listed = [permission for permission in permissions.split(",") if permission]
-    token = mint(jwt_secret(there), user=user, tenant=tenant, permissions=listed, ttl=ttl)
+    token = mint_token(jwt_secret(there), user=user, tenant=tenant, permissions=listed, ttl=ttl)
     click.echo(token)

@@ -8,6 +8,7 @@ assemble, AssembleOptions                    files to the document of their asse
 Reply                                        the answer to a request, and the request's id
 verify_webhook                               the document of a notification, if it is authentic
 progress_message                             the state of a job in one line
+mint_token                                   a token for tests (extra `tokens`)
 JobWorker                                    runs a workspace's jobs in a container (extra `aws`)
 Job, Cancellation, FollowUp, Interrupt       what a worker's handler receives
 JobEnd, StopReason                           how a job ended, why it must stop
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from jobplane_client._progress import progress_message
     from jobplane_client._protocol import Reply, UnknownMessage
     from jobplane_client._socket import JobSocket
+    from jobplane_client._tokens import mint_token
     from jobplane_client._webhooks import verify_webhook
     from jobplane_client._worker import JobWorker
 
@@ -145,6 +147,7 @@ _MODULES = {
     "UnknownMessage": "_protocol",
     "WebhookDelivery": "_answers",
     "assemble": "_assembling",
+    "mint_token": "_tokens",
     "progress_message": "_progress",
     "verify_webhook": "_webhooks",
 }
@@ -211,6 +214,7 @@ __all__ = [
     "WorkerError",
     "WorkerStoppedError",
     "assemble",
+    "mint_token",
     "progress_message",
     "verify_webhook",
 ]
