@@ -3,13 +3,10 @@
 import asyncio
 import inspect
 import json
-import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +30,7 @@ POSTS = (
     "POST /jobs/{request_id}/replay", "POST /uploads",
 )  # fmt: skip
 READS = ("GET /jobs", "GET /jobs/{request_id}")
+DEEDS = ("cancel", "replay")
 DELAY = {"action": "delay", "payload": {"seconds": 1}}
 FILE = {"name": "a.txt", "size": 3, "mime": "text/plain", "md5hash": "0" * 32}
 
@@ -222,7 +220,8 @@ def test_nothing_is_answered_without_a_token(api: Api, route: str) -> None:
 def test_a_foreign_user_gets_nothing(api: Api, claims: Any) -> None:
     api.started("mine")
     stranger = {"user": "user-2"}
-    for route in ("GET /jobs/{request_id}", "POST /jobs/{request_id}/cancel"):
+    own = ("GET /jobs/{request_id}", *(f"POST /jobs/{{request_id}}/{deed}" for deed in DEEDS))
+    for route in own:
         assert api(route, job="mine", **stranger, claims=dict(claims))[0] == 404
     code, page, _ = api("GET /jobs", **stranger, claims=dict(claims))
     assert (code, page) == (200, {"jobs": [], "next": None})
@@ -454,48 +453,6 @@ def test_an_answer_that_lambda_cannot_send_is_refused(
     api.change("job-1", status="COMPLETED", result=json.dumps({"text": "x" * 2000}))
     code, refused, _ = api("GET /jobs/{request_id}", job="job-1")
     assert (code, refused["code"]) == (413, "PAYLOAD_TOO_LARGE")
-
-
-def test_the_documented_session_is_what_curl_prints(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api.jobs, "FIRST_WAIT", 60.0)  # a look-up does not wait
-
-    class Gateway(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            request = httpx.Request(
-                self.command, f"http://api{self.path}", headers=dict(self.headers), content=content
-            )
-            answer = api.send(request)
-            self.send_response(answer.status_code)
-            self.end_headers()
-            self.wfile.write(answer.content + b"\n")
-
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-    (session,) = re.findall(r"```sh\n(auth=.*?)```", text, re.DOTALL)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = {"API": f"http://127.0.0.1:{server.server_port}", "TOKEN": api.token()}
-        run = subprocess.run(
-            ["bash", "-ec", session],
-            env={"PATH": os.environ["PATH"], "NO_PROXY": "*", **settings},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        server.shutdown()
-    printed = run.stdout.splitlines()
-    assert len(printed) == session.count("curl ")
-    expected = [line.removeprefix("# ") for line in session.splitlines() if line.startswith("# ")]
-    assert [line for line in printed if line in expected] == expected
-    assert json.loads(printed[1])["status"] == "PENDING"
-    assert [job["request_id"] for job in json.loads(printed[2])["jobs"]] == ["nightly-1"]
 
 
 def test_a_throttled_router_is_said_with_retry_after(api: Api) -> None:
