@@ -14,6 +14,8 @@ export type DispatchResult = BatchFailures | LanesSwept;
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
 export type ProcessorEvent = QueueEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
+export type ReportJobEvent = BeginJobInput | ReportJobInput | SettleJobInput | ExecutionEnded;
+export type ReportJobResult = JobBegun | JobReported | JobSettled;
 export type RouterEvent = MessageEvent | MessagesOfCaller;
 export type RouterResult = ProxyAnswer | Answers;
 export type SendInterruptResult = InterruptSent | InterruptNotSent;
@@ -55,9 +57,12 @@ export type ErrorCode =
   | "TIMEOUT"
   | "CANCELLED"
   | "PROCESSING_FAILED"
+  | "INTERRUPTED"
+  | "TIMED_OUT"
+  | "WORKSPACE_BUSY"
   | "SERVICE_UNAVAILABLE"
   | "INTERNAL_ERROR";
-export type JobFlowResult = JobCompleted | JobJoined | JobInterrupted;
+export type JobFlowResult = JobCompleted | JobJoined | JobCancelled | JobInterrupted;
 export type WorkerMessage = JobMessage | FollowUpMessage;
 /**
  * PENDING → PROCESSING → COMPLETED | FAILED | CANCELLED; PROCESSING → RETRYING → PROCESSING.
@@ -75,6 +80,7 @@ export type ClientRequest =
   | GenerateReportRequest
   | DelayRequest
   | CountRequest
+  | InstructRequest
   | StatusRequest
   | SubscribeRequest
   | UnsubscribeRequest
@@ -119,6 +125,8 @@ export interface Contracts {
   "functions/processor/result": ProcessorResult;
   "functions/record-interruption/input": RecordInterruptionInput;
   "functions/record-interruption/result": RecordInterruptionResult;
+  "functions/report-job/input": ReportJobEvent;
+  "functions/report-job/result": ReportJobResult;
   "functions/router/input": RouterEvent;
   "functions/router/result": RouterResult;
   "functions/send-interrupt/input": SendInterruptInput;
@@ -171,6 +179,7 @@ export interface Contracts {
   "socket/results/echo": Echo;
   "socket/results/generate-report": Report;
   "socket/results/health": Health;
+  "socket/results/instruct": Instructed;
   "socket/results/process-assembly": AssemblyDocument;
   "socket/server-message": ServerMessage;
   "webhooks/body": AssemblyDocument;
@@ -618,6 +627,69 @@ export interface RecordInterruptionResult {
   recordId: string;
 }
 /**
+ * The execution of a request has its claim, for at most so many seconds.
+ */
+export interface BeginJobInput {
+  request: RequestNamed;
+  operation: "begin";
+  claimId: string;
+  fence: number;
+  seconds: number;
+}
+/**
+ * The request that an execution runs; its progress and its end are written to its row.
+ */
+export interface RequestNamed {
+  owner: string;
+  requestId: string;
+}
+/**
+ * A worker's report about its job: progress, or events after the first `after` ones.
+ */
+export interface ReportJobInput {
+  request: RequestNamed;
+  operation: "report";
+  claimId: string;
+  fence: number;
+  percentage?: number | null;
+  message?: string;
+  /**
+   * @maxItems 500
+   */
+  events?: unknown[];
+  after?: number | null;
+}
+/**
+ * Asks to end the request of an execution that has ended.
+ */
+export interface SettleJobInput {
+  operation: "settle";
+  executionArn: string;
+  input?: string | null;
+}
+/**
+ * Whether the job may go on: the request has not been cancelled.
+ */
+export interface JobBegun {
+  begun: boolean;
+}
+/**
+ * Whether it was stored: not if the request has ended, or another worker has the job.
+ *
+ * `eventCount`: how many events the request has now.
+ */
+export interface JobReported {
+  accepted: boolean;
+  cancelRequested: boolean;
+  eventCount: number;
+}
+/**
+ * Whether this call has ended a request.
+ */
+export interface JobSettled {
+  ended: boolean;
+}
+/**
  * Messages that came over HTTP, each as text; the function `jobs` has verified the token.
  */
 export interface MessagesOfCaller {
@@ -1033,6 +1105,7 @@ export interface JobFlowInput {
   messageId: string;
   instruction: unknown;
   attachments?: Attachment[] | null;
+  request?: RequestNamed | null;
   claimTtlSeconds?: number;
   timeoutSeconds?: number;
   heartbeatSeconds?: number;
@@ -1086,6 +1159,13 @@ export interface JobJoined {
   outcome: "Joined";
   job: JobIds;
   holder: ClaimHolder;
+}
+/**
+ * The request was cancelled before its job began.
+ */
+export interface JobCancelled {
+  outcome: "Cancelled";
+  job: JobIds;
 }
 /**
  * The job was interrupted by another thread; `cause` is a PreemptionCause as JSON text.
@@ -1173,7 +1253,8 @@ export interface WebhookDelivery {
  *
  * The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
  * result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`;
- * its key is `resultKeyPrefix` and up to 64 characters that no other attempt has.
+ * its key is `resultKeyPrefix` and up to 64 characters that no other attempt has. With a
+ * `request`, the worker reports progress and events of the job to `reportFunction`.
  */
 export interface JobMessage {
   projectUserId: string;
@@ -1192,6 +1273,8 @@ export interface JobMessage {
   expiresAt: number;
   resultLocation?: ObjectPlace | null;
   resultKeyPrefix?: string | null;
+  request?: RequestNamed | null;
+  reportFunction?: string | null;
 }
 /**
  * An object in the stage's files bucket.
@@ -1642,6 +1725,36 @@ export interface Count {
   seconds?: number;
 }
 /**
+ * Has a workspace's worker do something; the job flow runs the job.
+ */
+export interface InstructRequest {
+  id?: string | null;
+  action: "instruct";
+  payload: Instruct;
+  metadata?: AsyncMetadata;
+}
+/**
+ * Has the worker of a workspace, which is the caller's and the project's, do something.
+ *
+ * A workspace has one job at a time. An instruction of the same thread goes to the running job;
+ * one of another thread interrupts it. `instruction` is any JSON value.
+ */
+export interface Instruct {
+  project: string;
+  thread: string;
+  instruction: unknown;
+  /**
+   * @maxItems 100
+   */
+  attachments?: AttachedUpload[];
+}
+/**
+ * An upload of the caller that belongs to an instruction.
+ */
+export interface AttachedUpload {
+  key: string;
+}
+/**
  * Returns the stored state of a request of the caller.
  */
 export interface StatusRequest {
@@ -1779,6 +1892,17 @@ export interface Report {
   size: number;
   sha256: string;
   url: string;
+}
+/**
+ * How an instruction ended well. `Completed`: with the `result` of its worker, any JSON value,
+ * or a link to it, if it is large. `Joined`: it was sent to the running job of its thread, whose
+ * id is `request_id`.
+ */
+export interface Instructed {
+  outcome: "Completed" | "Joined";
+  result?: unknown;
+  result_url?: string;
+  request_id?: string;
 }
 /**
  * The answer of a short action.

@@ -1,4 +1,4 @@
-"""Sends a message to the queue `jobs` for each request that may run.
+"""Has each request that may run be run: by a message in the queue `jobs`, or by the job flow.
 
 Triggers: the stream of `requests` (a request became PENDING or SCHEDULED, or one of a lane ended),
 batches of at most 100 records; a schedule with `{"sweep": "lanes"}` that frees the slots of
@@ -6,6 +6,8 @@ requests that have ended and starts those that wait.
 A request with a lane needs one of its slots. Without one it waits in the index `waiting`, by
 priority and age, until another request of the lane ends. The message of a request that is due
 within 15 minutes is delayed until then; one that is due later is left to the sweep of processor.
+A request with an `execution` is one of the job flow, which is started under that name, once. If it
+was started before, `report-job` looks whether it has ended.
 Result: batch item failures, from the first record that was not dealt with; a count for a sweep.
 Errors: ValidationError for an event that is neither; errors of SQS when an unreadable record can't
 be kept. The stream then delivers the batch again, and a message that is sent twice is harmless.
@@ -47,6 +49,7 @@ from jobplane_keys import (
     read_item,
     request_key,
     requests_table,
+    s3_options,
     split_owner_key,
     split_request_key,
     to_item,
@@ -62,7 +65,7 @@ from jobplane_keys.lanes import (
     waiting_shard,
     waiting_shards,
 )
-from jobplane_leases import Lane, RequestLease, remove_lane_row
+from jobplane_leases import Lane, RequestLease, read_payload, remove_lane_row
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -71,6 +74,9 @@ LANES = lanes_table(TABLE_PREFIX)
 IN_FLIGHT_PARTITIONS = int(os.environ.get("IN_FLIGHT_SHARDS", IN_FLIGHT_SHARDS))
 JOBS_QUEUE_URL = os.environ["JOBS_QUEUE_URL"]
 FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
+FILES_BUCKET = os.environ["FILES_BUCKET"]
+STATE_MACHINE_ARN = os.environ["STATE_MACHINE_ARN"]
+REPORT_JOB = os.environ["REPORT_JOB_FUNCTION"]
 
 MESSAGES_PER_CALL = 10  # SQS takes no more
 MAX_DELAY_SECONDS = 900  # SQS delays no longer
@@ -92,6 +98,7 @@ ATTRIBUTES = (
     "lane_limit",
     "lane_rate",
     "waiting_order",
+    "execution",
 )
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
 MESSAGE_GROUP = re.compile(r"[!-~]{1,128}")  # what SQS allows
@@ -121,6 +128,8 @@ class Request:
     lane_limit: int = 0
     lane_rate: int = 0
     order: str = ""
+    execution: str | None = None
+    """The name of the job flow's execution that runs it."""
     due: int = 0
     """Of a SCHEDULED request: the epoch seconds from which it is due."""
     starts_at: float = 0.0
@@ -129,6 +138,7 @@ class Request:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         trace_header, lane = row.get("trace_header"), row.get("lane")
+        execution = row.get("execution")
         limit = number_in(row, "lane_limit", MAX_LANE_SLOTS)
         return cls(
             owner=row["owner"],
@@ -138,6 +148,7 @@ class Request:
             lane_limit=limit,
             lane_rate=number_in(row, "lane_rate", MAX_LANE_RATE),
             order=str(row.get("waiting_order", "")),
+            execution=execution if isinstance(execution, str) else None,
             due=int(row["lease_until"]) if row.get("status") == RequestStatus.SCHEDULED else 0,
         )
 
@@ -207,8 +218,50 @@ def number_in(row: Mapping[str, Any], name: str, most: int) -> int:
 
 @cache
 def dynamodb() -> Any:
-    """Made for the first request that has a lane."""
+    """Made for the first request that has a lane, or that the job flow runs."""
     return session.create_client("dynamodb", config=config)
+
+
+def get_object(key: str) -> bytes:
+    """The content of an object of the files bucket."""
+    s3: Any = session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
+    content: bytes = s3.get_object(Bucket=FILES_BUCKET, Key=key)["Body"].read()
+    return content
+
+
+def run_in_flow(request: Request) -> bool:
+    """Start the execution of a request that waits; False if the stage has no job flow.
+
+    Raises errors of AWS's services.
+    """
+    from jobplane_leases.instructions import flow_input  # not needed for most requests
+
+    key = {"owner": request.owner, "request_id": request.request_id}
+    row = read_item(dynamodb(), REQUESTS, key)
+    if row is None or row["status"] != RequestStatus.PENDING:
+        return True
+    payload = json.loads(read_payload(dynamodb(), REQUESTS, row, get_object))
+    stepfunctions: Any = session.create_client("stepfunctions", config=config)
+    try:
+        stepfunctions.start_execution(
+            stateMachineArn=STATE_MACHINE_ARN,
+            name=row["execution"],
+            input=flow_input(request.owner, request.request_id, payload, FILES_BUCKET),
+            **({"traceHeader": request.trace_header} if request.trace_header else {}),
+        )
+    except stepfunctions.exceptions.StateMachineDoesNotExist:
+        return False
+    except stepfunctions.exceptions.ExecutionAlreadyExists:
+        # It may have ended, and the event of its end be lost.
+        arn = STATE_MACHINE_ARN.replace(":stateMachine:", ":execution:", 1)
+        event = {"operation": "settle", "executionArn": f"{arn}:{row['execution']}"}
+        functions: Any = session.create_client("lambda", config=config)
+        functions.invoke(
+            FunctionName=REPORT_JOB, InvocationType="Event", Payload=json.dumps(event).encode()
+        )
+    else:
+        telemetry.info("execution started", request_id=request.request_id)
+    return True
 
 
 def message_group(owner: str) -> str:
@@ -348,9 +401,26 @@ def first_in_queue(lane: str, known: Iterable[Request], most: int) -> list[Reque
     return sorted(found.values(), key=lambda request: request.order)
 
 
+def run_all_in_flow(changes: Iterable[Change]) -> tuple[list[str], list[Change]]:
+    """Start executions. Returns the sequence numbers of records that must come again, and the
+    requests for which there is no job flow: processor ends them with an error.
+    """
+    failed: list[str] = []
+    without_flow: list[Change] = []
+    for change in changes:
+        try:
+            if not run_in_flow(change.request):
+                without_flow.append(change)
+        except (BotoCoreError, ClientError, LookupError) as error:
+            telemetry.exception("execution not started", error)
+            failed.append(change.sequence)
+    return failed, without_flow
+
+
 def dispatch(records: Sequence[Any]) -> list[str]:
     """Deal with a batch of records; the sequence numbers of those that must come again."""
     plain: list[Change] = []
+    flows: list[Change] = []
     lanes: defaultdict[str, list[Change]] = defaultdict(list)
     latest = time.time() + MAX_DELAY_SECONDS
     for record in records:
@@ -359,14 +429,20 @@ def dispatch(records: Sequence[Any]) -> list[str]:
         except UnreadableRecordError as error:
             keep_unreadable(record, error)
             continue
-        if change.request.due:
+        if change.request.execution:
+            # One that is due later is left to the sweep of processor.
+            if not (change.has_ended or change.request.due):
+                flows.append(change)
+        elif change.request.due:
             plain += [change] if change.request.due <= latest else []
         elif change.request.lane is not None:
             lanes[change.request.lane].append(change)
         elif not change.has_ended:
             plain.append(change)
+    failed, without_flow = run_all_in_flow(flows)
+    plain += without_flow
     unsent = send([change.request for change in plain])
-    failed = [change.sequence for change in plain if change.request in unsent]
+    failed += [change.sequence for change in plain if change.request in unsent]
     for number, (name, changes) in enumerate(lanes.items()):
         pauses = QUEUE_LOOKS_SECONDS if number < QUEUES_LOOKED_AT else ()
         newest = changes[-1].request

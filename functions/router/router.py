@@ -51,6 +51,7 @@ from jobplane_keys import (
     job_tags,
     json_object,
     link_signer,
+    message_of_request,
     new_request_id,
     owner_key,
     parse_iso_time,
@@ -60,8 +61,10 @@ from jobplane_keys import (
     s3_options,
     server_message,
     shown_result,
+    split_owner_key,
     strict_json,
     tenant_shard,
+    tenant_workspace,
     to_item,
     unknown_template,
     upload_prefix,
@@ -108,6 +111,7 @@ WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 ASSEMBLY_ID_FORM: Any = os.environ.get("ASSEMBLY_ID_FORM", "canonical")
 TEMPLATES_INDEX_PATH = os.environ["TEMPLATES_INDEX_PATH"]
+SEND_INTERRUPT = os.environ["SEND_INTERRUPT_FUNCTION"]
 BRANCH = os.environ.get("BRANCH", "main")
 # The limit of S3 for one PUT.
 MAX_PUT_BYTES = 5 * 1024**3
@@ -214,6 +218,10 @@ class RefusedError(Exception):
         super().__init__(message)
         self.code = code
         self.body = error_body(code, message, **extra)
+
+
+class InterruptError(Exception):
+    """send-interrupt has failed."""
 
 
 class TokenExpiredError(Exception):
@@ -414,6 +422,20 @@ def require_template(template_id: str) -> None:
     raise invalid(unknown_template(template_id, [*templates()]), "payload.template_id", known)
 
 
+def require_own(request: Request, field: str, keys: list[str]) -> None:
+    """Refuse keys of a payload's field that are not uploads of the caller. Raises RefusedError."""
+    prefix = upload_prefix(request.owner)
+    foreign = [
+        fault(f"payload.{field}.{number}.key", "belongs to another user")
+        for number, key in enumerate(keys)
+        if not key.startswith(prefix)
+    ]
+    if foreign:
+        raise RefusedError(
+            ErrorCode.FORBIDDEN, "Some uploads belong to another user", details=foreign[:MAX_FAULTS]
+        )
+
+
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
     """The row of a connection. Raises TokenExpiredError if it is missing or has no more rights."""
     row = read_item(dynamodb, CONNECTIONS, {"connection_id": connection_id})
@@ -486,7 +508,8 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         "metadata": request.metadata,
         "max_attempts": MAX_ATTEMPTS,
         "on_disconnect": request.metadata.get("on_disconnect", "detach"),
-        **lane_of(request, begins),
+        # A job of the flow waits for its workspace.
+        **({} if "execution" in extra else lane_of(request, begins)),
         **extra,
     }
     if "connection_id" in request.connection:
@@ -613,6 +636,25 @@ def announce(row: Mapping[str, Any], message: Message) -> None:
         telemetry.warning("message not delivered in time")
 
 
+def interrupt(row: Mapping[str, Any]) -> None:
+    """Ask the worker of a job of the flow to stop; repeating it is harmless."""
+    claim_id, _, fence = row["lease_owner"].partition("/")
+    payload = json.loads(read_payload(dynamodb, REQUESTS, row, get_object))
+    workspace = tenant_workspace(*split_owner_key(row["owner"]), payload["project"])
+    message_id = message_of_request(row["request_id"])
+    event = {
+        "projectUserId": workspace.key,
+        "target": {"claimId": claim_id, "fence": int(fence)},
+        "newThreadId": payload["thread"],
+        "interruptingMessageId": message_id,
+        "reason": "cancelled by its owner",
+    }
+    functions: Any = session.create_client("lambda", config=config)
+    answer = functions.invoke(FunctionName=SEND_INTERRUPT, Payload=json.dumps(event).encode())
+    if "FunctionError" in answer:
+        raise InterruptError(answer["FunctionError"])
+
+
 def end_connection(connection_id: str, now: float) -> None:
     """Send the reason, then close a connection whose token has expired."""
     body = RefusedError(ErrorCode.UNAUTHORIZED, "The token has expired").body
@@ -725,16 +767,7 @@ def create_upload(request: Request) -> Message:
 def process_assembly(request: Request) -> Message:
     """Runs a template over the caller's uploads."""
     require_template(request.payload.template_id)
-    prefix = upload_prefix(request.owner)
-    foreign = [
-        fault(f"payload.uploads.{number}.key", "belongs to another user")
-        for number, file in enumerate(request.payload.uploads)
-        if not file.key.startswith(prefix)
-    ]
-    if foreign:
-        raise RefusedError(
-            ErrorCode.FORBIDDEN, "Some uploads belong to another user", details=foreign[:MAX_FAULTS]
-        )
+    require_own(request, "uploads", [file.key for file in request.payload.uploads])
     return {"assembly_id": assembly_of(request, [file.md5hash for file in request.payload.uploads])}
 
 
@@ -756,6 +789,22 @@ def delay(request: Request) -> Message:
 def count(request: Request) -> Message:
     """Runs a job that emits numbers, to show how events arrive."""
     return {}
+
+
+@action("instruct", mode="async", payload="Instruct")
+def instruct(request: Request) -> Message:
+    """Has the worker of the caller's workspace do something; the job flow runs the job."""
+    from jobplane_leases.instructions import flow_attributes  # not needed for most messages
+
+    if request.metadata.get("on_disconnect") == "cancel":
+        expected = "expected 'detach': the job flow does not know the connection"
+        raise invalid("Unknown policy", "metadata.on_disconnect", expected)
+    require_own(request, "attachments", [each.key for each in request.payload.attachments])
+    try:
+        return flow_attributes(request.owner, request.id, request.payload.model_dump())
+    except ValidationError as error:
+        expected = str(error).removeprefix(f"{error.field}: ")
+        raise invalid("The job can't be run", f"payload.{error.field}", expected) from error
 
 
 @action("status", payload="RequestReference")
@@ -798,7 +847,9 @@ def cancel(request: Request) -> Message:
         begun = "started_at" in row and "assembly_id" in row
         if row["status"] not in {RequestStatus.PENDING, RequestStatus.SCHEDULED} or begun:
             if lease.ask_to_cancel():
-                if row["status"] == RequestStatus.RETRYING:
+                if "execution" in row and "lease_owner" in row:
+                    interrupt(row)
+                elif row["status"] == RequestStatus.RETRYING:
                     lease.requeue(request.now)  # a worker ends it now if none keeps it
                 return {"request_id": target, "status": "cancelling"}
             continue

@@ -89,6 +89,7 @@ HARMLESS: dict[str, Any] = {
         "newThreadId": "t",
         "interruptingMessageId": "n",
     },
+    "report-job": {"operation": "settle", "executionArn": UNKNOWN_EXECUTION, "input": "{}"},
     "jobs": {
         "routeKey": "POST /callbacks/{token}",
         "pathParameters": {"token": new_token("alarms#unknown", "unknown")[0]},

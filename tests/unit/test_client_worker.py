@@ -36,7 +36,6 @@ from tests.unit.worker_services import (
 
 Handler = Callable[[Job], Any]
 OTHER_THREAD = {"threadId": "t7", "messageId": "m7", "owner": "arn", "ttlSeconds": 3600}
-STOPPED = ("WorkerStoppedError", "the worker was stopped before the job ended")
 LARGE = "x" * (256 * 1024 - 2)
 
 
@@ -1241,7 +1240,9 @@ def test_taken_follow_ups_come_back_unless_the_job_completes(stand: Stand, end: 
     worker = worker_of(stand, handler)
     assert stand.finish(stand.start(worker.run_once)) is end
     assert taken == ["f1"]
-    assert stand.sqs.left(INPUT) == [message]
+    others = [each for each in stand.sqs.left(INPUT) if each is not message]
+    assert [json.loads(each.body)["type"] for each in others] == ["JOB"] * (end is JobEnd.STOPPED)
+    assert message in stand.sqs.left(INPUT)
     assert end is JobEnd.INTERRUPTED or message.visible_at <= stand.clock.monotonic()
 
 
@@ -1346,8 +1347,9 @@ def test_stop_waits_for_the_running_job(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == [message]
 
 
-def test_stop_with_cancel_cancels_the_job_and_reports_it_at_once(stand: Stand) -> None:
-    stand.order()
+def test_stop_with_cancel_hands_the_job_over(stand: Stand) -> None:
+    """The next worker does it under a higher fence, and its execution hears of nothing else."""
+    first = stand.order()
     reasons: list[Any] = []
 
     def handler(job: Job) -> None:
@@ -1361,8 +1363,57 @@ def test_stop_with_cancel_cancels_the_job_and_reports_it_at_once(stand: Stand) -
     worker.stop(cancel=True)
     stand.finish(ended)
     assert reasons == ["stopping"]
-    assert stand.tasks.failures == [STOPPED]
+    assert stand.tasks.ends == []
+    (message,) = stand.sqs.left(INPUT)
+    assert message.visible_at <= stand.clock.monotonic()
+    beats = len(stand.tasks.beats)
+
+    fences: list[int] = []
+    assert run_once(stand, lambda job: fences.append(job.fence)) is JobEnd.COMPLETED
+    assert fences[0] > first["fence"]
+    assert len(stand.tasks.beats) > beats
+    assert [kind for _, kind, _ in stand.tasks.ends] == ["success"]
     assert stand.sqs.left(INPUT) == []
+
+
+def test_a_hand_over_is_not_renewed_or_hidden_again(stand: Stand) -> None:
+    """By a call of another thread that was under way: the next worker would have to wait for it."""
+    body = stand.order()
+    worker = worker_of(stand, obedient)
+    ended = stand.start(worker.run)
+    until(lambda: stand.tasks.beats, "the job runs")
+    worker.stop(cancel=True)
+    stand.finish(ended)
+    held = stand.claims.held
+    assert held is not None
+    assert held.taken_until <= stand.clock.time()
+    run = worker._run
+    assert run is not None
+    calls = len(stand.claims.calls)
+    run._renew()
+    run._extend()
+    assert len(stand.claims.calls) == calls
+    assert stand.sqs.left(INPUT)[0].visible_at <= stand.clock.monotonic()
+    assert body["claimId"] == held.claim_id
+
+
+@pytest.mark.parametrize("fault", ["taken", "over"])
+def test_a_job_that_is_lost_is_not_handed_over(stand: Stand, fault: str) -> None:
+    """Another worker has it, or its execution has ended: the message is that worker's, or done."""
+    body = stand.order()
+    worker = worker_of(stand, obedient)
+    ended = stand.start(worker.run)
+    until(lambda: stand.tasks.beats, "the job runs")
+    if fault == "over":
+        stand.tasks.time_out(body["taskToken"])
+    elif stand.claims.held is not None:
+        stand.claims.held.taker = "another"
+        stand.claims.held.taken_until = stand.clock.time() + 1e6
+    worker.stop(cancel=True)
+    stand.finish(ended)
+    assert worker._run is not None
+    assert worker._run.end is JobEnd.LOST
+    assert stand.tasks.ends == []
 
 
 def test_stop_with_cancel_returns_a_follow_up_to_the_queue(stand: Stand) -> None:
@@ -1411,12 +1462,13 @@ def test_stop_during_the_start_of_a_job_cancels_it(stand: Stand) -> None:
     stand.claims.renew = stop_and_renew  # type: ignore[method-assign]
     worker = worker_of(stand, obedient)
     stand.finish(stand.start(worker.run))
-    assert len(stand.claims.of("renew")) == 1
-    assert stand.tasks.failures == [STOPPED]
+    take, hand_over = stand.claims.of("renew")
+    assert (take["takerSeconds"], hand_over["takerSeconds"]) == (120, 0)
+    assert stand.tasks.ends == []
 
 
 def test_stop_does_not_wait_for_a_handler_after_the_grace_period(stand: Stand) -> None:
-    """Its end is reported; the process may exit."""
+    """Its job is handed over; the process may exit."""
     gate = Gate()
     stand.order()
     worker = worker_of(stand, gate)
@@ -1424,7 +1476,8 @@ def test_stop_does_not_wait_for_a_handler_after_the_grace_period(stand: Stand) -
     gate.inside()
     worker.stop(cancel=True)
     stand.finish(ended)
-    assert stand.tasks.failures[0][0] == "WorkerStoppedError"
+    assert stand.tasks.ends == []
+    assert len(stand.sqs.left(INPUT)) == 1
     gate.leave.set()
 
 
@@ -1441,7 +1494,8 @@ def test_sigterm_cancels_the_job_and_restores_the_former_handler(stand: Stand) -
     worker_of(stand, handler).run(handle_sigterm=True)
     done.set()
     stand.threads[-1].join()
-    assert stand.tasks.failures[0][0] == "WorkerStoppedError"
+    assert stand.tasks.ends == []
+    assert len(stand.sqs.left(INPUT)) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -1551,3 +1605,72 @@ def test_a_missing_or_empty_prefix_is_an_error(stand: Stand, name: str) -> None:
     with pytest.raises(TypeError, match=name):
         JobWorker("amelia", "scott", Gate(), **clients)
     assert stand.sqs.created == {}
+
+
+REQUEST = {"owner": "acme#ann", "requestId": "job-1"}
+LISTENED = {"request": REQUEST}
+
+
+def test_a_job_reports_to_its_request(stand: Stand) -> None:
+    """All events arrive in order before the end; of the progress, the newest at each time."""
+
+    def handler(job: Job) -> str:
+        for number in range(1200):
+            job.emit({"number": number})
+            job.report(number / 12, f"{number} of 1200")
+        job.wait(5)
+        return "done"
+
+    assert run_job(stand, handler, **LISTENED) is JobEnd.COMPLETED
+    assert stand.claims.events == [{"number": number} for number in range(1200)]
+    last = stand.claims.reports[-1]
+    assert (last["request"], last["message"]) == (REQUEST, "1199 of 1200")
+    times = [report["at"] for report in stand.claims.reports]
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(times))
+    assert len(times) < 10
+
+
+def test_a_lost_answer_stores_no_event_twice(stand: Stand) -> None:
+    stand.claims.faults["report"] = [OSError("reset")] * 3
+
+    def handler(job: Job) -> None:
+        job.emit("a")
+        job.emit("b")
+        while len(stand.claims.events) < 2:
+            job.wait(1)
+        job.emit("c")
+
+    assert run_job(stand, handler, **LISTENED) is JobEnd.COMPLETED
+    assert stand.claims.events == ["a", "b", "c"]
+
+
+def test_a_report_that_is_refused_lets_the_worker_look_at_its_claim(stand: Stand) -> None:
+    """Another worker has the job."""
+    stand.order(**LISTENED)
+    with working(stand, JobEnd.LOST) as job:
+        held = stand.claims.held
+        assert held is not None
+        held.fence += 1
+        job.report(50, "half")
+        until(lambda: job.cancelled.is_set() or stand.clock.advance(1), "the job is lost")
+        assert job.cancelled.detail == "taken"
+        job.emit("late")
+    assert stand.claims.events == []
+
+
+@pytest.mark.parametrize("event", [object(), float("nan"), "x" * 40_000])
+def test_an_event_that_can_not_be_sent_is_refused_at_once(stand: Stand, event: Any) -> None:
+    stand.order(**LISTENED)
+    with working(stand) as job:
+        with pytest.raises(ValueError, match="event"):
+            job.emit(event)
+        with pytest.raises(ValueError, match="percentage"):
+            job.report(float("nan"))
+
+
+def test_a_job_without_a_request_reports_to_nobody(stand: Stand) -> None:
+    stand.order()
+    with working(stand) as job:
+        job.report(50, "half")
+        job.emit("x")
+    assert (stand.claims.reports, stand.claims.events) == ([], [])

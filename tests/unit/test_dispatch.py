@@ -115,6 +115,97 @@ def test_a_message_is_delayed_until_its_request_is_due(
     assert dispatch.stack.items("lanes") == []
 
 
+class Flow:
+    """Step Functions and Lambda, as dispatch calls them."""
+
+    def __init__(self, dispatch: Dispatch, fault: str | None = None) -> None:
+        self.started: list[Row] = []
+        self.invoked: list[Row] = []
+        self.fault = fault
+        kinds = ("StateMachineDoesNotExist", "ExecutionAlreadyExists")
+        self.exceptions = SimpleNamespace(**{k: type(k, (ClientError,), {}) for k in kinds})
+        session = dispatch.module.session
+        create = session.create_client
+        monkeypatch = dispatch.stack.monkeypatch
+        monkeypatch.setattr(
+            session,
+            "create_client",
+            lambda name, **more: (
+                self if name in {"stepfunctions", "lambda"} else create(name, **more)
+            ),
+        )
+
+    def start_execution(self, **call: Any) -> None:
+        self.started.append(call)
+        if self.fault:
+            kind = getattr(self.exceptions, self.fault, ClientError)
+            raise kind({"Error": {"Code": self.fault}}, "StartExecution")
+
+    def invoke(self, **call: Any) -> None:
+        self.invoked.append(call)
+
+
+PAYLOAD = {"project": "amelia", "thread": "t-1", "instruction": "go", "attachments": []}
+
+
+def instructed(dispatch: Dispatch, **changes: Any) -> Row:
+    row = request("req-1", "instruct", PAYLOAD, execution="name-1", **changes)
+    dispatch.stack.put("requests", row)
+    return record(row)
+
+
+def test_an_instruction_starts_its_execution(dispatch: Dispatch) -> None:
+    """The input is the same each time, so that a repetition is the same execution."""
+    flow, record_ = Flow(dispatch), instructed(dispatch, trace_header=TRACE)
+    assert dispatch.deliver(record_) == dispatch.deliver(record_) == []
+    first, second = flow.started
+    assert first == second
+    assert (first["name"], first["traceHeader"]) == ("name-1", TRACE)
+    assert json.loads(first["input"]) == {
+        "request": {"owner": OWNER, "requestId": "req-1"},
+        "projectId": "tenant-1+amelia",
+        "userId": "user-1",
+        "threadId": "t-1",
+        "messageId": "req-1",
+        "instruction": "go",
+        "attachments": [],
+    }
+    assert dispatch.queued() == []
+
+
+def test_an_execution_that_exists_is_looked_at(dispatch: Dispatch) -> None:
+    """It may have ended, and the event of its end be lost."""
+    flow = Flow(dispatch, "ExecutionAlreadyExists")
+    assert dispatch.deliver(instructed(dispatch)) == []
+    (call,) = flow.invoked
+    assert (call["FunctionName"], call["InvocationType"]) == (PREFIX + "report-job", "Event")
+    event_ = json.loads(call["Payload"])
+    assert event_["operation"] == "settle"
+    assert event_["executionArn"].endswith(f":execution:{PREFIX}job-flow:name-1")
+
+
+def test_an_execution_that_can_not_be_started_comes_again(dispatch: Dispatch) -> None:
+    Flow(dispatch, "ServiceUnavailable")
+    other = record(request("req-2"), "101")
+    assert dispatch.deliver(instructed(dispatch), other) == ["100"]
+    assert dispatch.queued() == ["req-2"]
+
+
+def test_without_a_job_flow_the_worker_ends_an_instruction(dispatch: Dispatch) -> None:
+    """As it ends every action that it does not know."""
+    Flow(dispatch, "StateMachineDoesNotExist")
+    assert dispatch.deliver(instructed(dispatch)) == []
+    assert dispatch.queued() == ["req-1"]
+
+
+@pytest.mark.parametrize("status", ["CANCELLED", "SCHEDULED"])
+def test_no_execution_is_started_before_or_after_its_time(dispatch: Dispatch, status: str) -> None:
+    flow, pending = Flow(dispatch), instructed(dispatch)
+    changed = instructed(dispatch, status=status)
+    assert dispatch.deliver(pending, changed) == []
+    assert flow.started == []
+
+
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (10, [10]), (25, [10, 10, 5])])
 def test_ten_messages_in_a_call(dispatch: Dispatch, count: int, sizes: list[int]) -> None:
     """SQS takes no more; all are sent, in the order of the records, under distinct ids."""

@@ -139,6 +139,21 @@ def _without_condition(params: Row, **_: Any) -> None:
     params["ExpressionAttributeValues"] = {n: v for n, v in values.items() if n in used}
 
 
+@pytest.mark.parametrize(
+    ("owner", "is_explained"),
+    [("claim-1/8", True), ("claim-1/6", False), ("claim-2/8", False), ("another", False)],
+)
+def test_only_a_newer_fence_of_the_claim_relieves_a_worker(
+    stack: Stack, lease: RequestLease, recording: Recording, owner: str, is_explained: bool
+) -> None:
+    """Of a job of the flow, whose lease has the claim and the fence of its worker."""
+    stored(stack)
+    row = lease.take(leased("claim-1/7"), NOW + 1)
+    assert row is not None
+    lease.take_over(row, leased(owner), NOW + 2)
+    assert (recording.check().unexplained == []) is is_explained
+
+
 def test_a_lost_end_is_refused(stack: Stack, lease: RequestLease, recording: Recording) -> None:
     """The write that finds the row as it was before is named."""
     stored(stack)

@@ -517,7 +517,9 @@ def test_a_queues_policy_denies_access_without_tls() -> None:
 
 
 def test_error_codes_and_retryable_codes_are_those_of_the_protocol() -> None:
-    retryable = {"TIMEOUT", "RATE_LIMITED", "SERVICE_UNAVAILABLE", "INTERNAL_ERROR"}
+    retryable = {
+        "TIMEOUT", "RATE_LIMITED", "SERVICE_UNAVAILABLE", "INTERNAL_ERROR", "WORKSPACE_BUSY",
+    }  # fmt: skip
     assert {code.value for code in keys.RETRYABLE_CODES} == retryable
     assert {status.value for status in keys.TERMINAL_STATUSES} == {
         "COMPLETED",

@@ -1,6 +1,7 @@
 """jobplane_leases: conditional writes, and the states of a request."""
 
 import ast
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from jobplane_keys import to_item
+from jobplane_keys import ValidationError, Workspace, execution_name, to_item
 from jobplane_keys.lanes import why_waiting
 from jobplane_leases import (
     DocumentChangedError,
@@ -28,6 +29,7 @@ from jobplane_leases import (
     update_item,
     write_assembly,
 )
+from jobplane_leases.instructions import enqueue_instruction
 from tests.unit.stack import (
     OWNER,
     PREFIX,
@@ -729,3 +731,53 @@ def test_a_full_document_is_written_without_its_followers(stack: Stack) -> None:
     stack.fail(stack.dynamodb, "UpdateItem", "ValidationException")
     with pytest.raises(ClientError, match="ValidationException"):
         write_assembly(stack.dynamodb, ASSEMBLIES, "a1", 2, end, 1.0)
+
+
+INSTRUCTION = {"project": "amelia", "thread": "t-1", "instruction": "go", "attachments": []}
+
+
+def instructed(stack: Stack, now: float, **changes: Any) -> Any:
+    """An instruction of a caller that is not a client, such as a function that reads mail."""
+    given = {"tenant_id": TENANT, "user_id": "user-1", "request_id": "mail-1", **changes}
+    payload = given.pop("payload", INSTRUCTION)
+    objects: Row = given.pop("objects", {})
+    put = objects.__setitem__
+    return enqueue_instruction(
+        stack.dynamodb, REQUESTS, payload=payload, put_object=put, now=now, **given
+    )
+
+
+def test_an_instruction_is_stored_once(stack: Stack) -> None:
+    """As router stores it: with the name of its execution, waiting."""
+    now = time.time()
+    done, row = instructed(stack, now)
+    assert done
+    assert (row["status"], row["action"], row["owner"]) == ("PENDING", "instruct", OWNER)
+    assert row["execution"] == execution_name(Workspace("tenant-1+amelia", "user-1"), "mail-1")
+    again, there = instructed(stack, now, payload=INSTRUCTION | {"instruction": "other"})
+    assert not again
+    assert json.loads(there["payload"]) == INSTRUCTION
+
+
+def test_a_large_instruction_is_an_object(stack: Stack) -> None:
+    objects: Row = {}
+    payload = INSTRUCTION | {"instruction": "x" * 8000}
+    _, row = instructed(stack, time.time(), payload=payload, objects=objects)
+    assert json.loads(objects[row["payload_object"]]) == payload
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"payload": INSTRUCTION | {"project": "a+b"}}, "project"),
+        ({"user_id": "user 1"}, "user"),
+        ({"payload": INSTRUCTION | {"attachments": [{"key": "k"}] * 101}}, "attachments"),
+    ],
+)
+def test_an_instruction_without_a_workspace_is_refused(
+    stack: Stack, changes: Row, field: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        instructed(stack, time.time(), **changes)
+    assert refused.value.field == field
+    assert stack.items("requests") == []

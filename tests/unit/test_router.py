@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, tenant_shard, upload_prefix
+from jobplane_keys import (
+    MAX_MESSAGE_BYTES,
+    assembly_id,
+    execution_name,
+    owner_key,
+    tenant_shard,
+    tenant_workspace,
+    upload_prefix,
+)
 from jobplane_leases.callbacks import new_token
 from jobplane_models.answers import RequestState
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
@@ -54,6 +62,7 @@ NAMES = [
     "echo",
     "generate_report",
     "health",
+    "instruct",
     "ping",
     "process_assembly",
     "replay",
@@ -1291,6 +1300,81 @@ def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack, list
         (message,) = stack.sockets.to(who)
         assert (message["type"], message["request_id"]) == ("error", "req-1")
         assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
+
+
+INSTRUCT: Row = {"project": "amelia", "thread": "t-1", "instruction": "summarise"}
+
+
+def test_an_instruction_is_a_row_that_names_its_execution(router: Router, stack: Stack) -> None:
+    """It waits for its workspace, so it needs no slot of the tenant's lane."""
+    stack.monkeypatch.setattr(router.module, "MAX_RUNNING_PER_TENANT", 1)
+    upload = {"key": upload_prefix(OWNER) + "a/b"}
+    router.ask("instruct", INSTRUCT | {"attachments": [upload]}, id="req:1")
+    row = stack.request("req:1")
+    workspace = tenant_workspace("tenant-1", "user-1", "amelia")
+    assert workspace.key == "tenant-1+amelia#user-1"
+    assert row["execution"] == execution_name(workspace, "req+1")
+    assert json.loads(row["payload"]) == INSTRUCT | {"attachments": [upload]}
+    assert "lane" not in row
+
+
+@pytest.mark.parametrize(
+    ("payload", "more", "field"),
+    [
+        ({"project": "a+b"}, {}, "payload.project"),
+        ({"thread": "a b"}, {}, "payload.thread"),
+        ({"attachments": [{"key": "uploads/x"}]}, {}, "payload.attachments.0.key"),
+        ({}, {"metadata": {"on_disconnect": "cancel"}}, "metadata.on_disconnect"),
+    ],
+)
+def test_an_instruction_that_can_not_be_run_is_refused(
+    router: Router, stack: Stack, payload: Row, more: Row, field: str
+) -> None:
+    body = router.refused("instruct", INSTRUCT | payload, id="req-2", **more)
+    assert [each["field"] for each in body["details"]] == [field]
+    assert stack.request("req-2") == {}
+
+
+def test_keys_that_are_too_long_together_are_refused(router: Router) -> None:
+    keys = [{"key": f"{upload_prefix(OWNER)}{'x' * 900}{n}"} for n in range(20)]
+    body = router.refused("instruct", INSTRUCT | {"attachments": keys})
+    assert body["details"][0]["field"] == "payload.attachments"
+
+
+def test_a_user_whose_id_can_not_name_a_workspace_is_refused(router: Router, stack: Stack) -> None:
+    stack.put("connections", connection(user_id="user 1"))
+    body = router.refused("instruct", INSTRUCT)
+    assert body["details"][0]["field"] == "payload.user"
+
+
+def test_cancelling_a_job_of_the_flow_interrupts_its_worker(router: Router, stack: Stack) -> None:
+    """Each time, since the first call may have been lost after the row was written."""
+    running = {"status": "PROCESSING", "lease_owner": "claim-1/7", "execution": "e"}
+    payload = INSTRUCT | {"attachments": []}
+    stack.put("requests", request("req-1", "instruct", payload, **running))
+    sent: list[Row] = []
+    answer: Row = {}
+
+    def invoke(**call: Any) -> Row:
+        assert call["FunctionName"] == PREFIX + "send-interrupt"
+        sent.append(json.loads(call["Payload"]))
+        return answer
+
+    create = router.module.session.create_client
+    stack.monkeypatch.setattr(
+        router.module.session,
+        "create_client",
+        lambda name, **more: (
+            SimpleNamespace(invoke=invoke) if name == "lambda" else create(name, **more)
+        ),
+    )
+    assert [router.cancel(), router.cancel()] == ["cancelling"] * 2
+    assert stack.request()["cancel_requested"] is True
+    assert sent[0] == sent[1]
+    assert sent[0]["projectUserId"] == "tenant-1+amelia#user-1"
+    assert sent[0]["target"] == {"claimId": "claim-1", "fence": 7}
+    answer["FunctionError"] = "Unhandled"
+    assert router.ask("cancel", REQ_1)["error"]["code"] == "INTERNAL_ERROR"
 
 
 def test_the_end_of_a_cancelled_request_counts_its_events(router: Router, stack: Stack) -> None:

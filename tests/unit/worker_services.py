@@ -342,11 +342,17 @@ class FakeClaims:
     calls: list[dict[str, Any]] = field(default_factory=list)
     released: list[tuple[str, str]] = field(default_factory=list)
     faults: dict[str, list[Any]] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    """What a worker has told report-job, without what was refused."""
+    events: list[Any] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
-        assert (FunctionName, InvocationType) == ("claim", "RequestResponse")
+        assert InvocationType == "RequestResponse"
         event = json.loads(Payload)
+        if FunctionName == "report-job":
+            return {"StatusCode": 200, "Payload": payload(self.report(event))}
+        assert FunctionName == "claim"
         assert event["projectUserId"] == WORKSPACE.key
         with self._lock:
             self.calls.append(event | {"at": self.clock.monotonic()})
@@ -356,6 +362,20 @@ class FakeClaims:
                     raise fault
                 return {"FunctionError": "Unhandled", "Payload": payload(fault)}
             return {"StatusCode": 200, "Payload": payload(getattr(self, event["operation"])(event))}
+
+    def report(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        held = self.live()
+        if held is None or (held.claim_id, held.fence) != (event["claimId"], event["fence"]):
+            return {"accepted": False, "cancelRequested": False, "eventCount": 0}
+        assert event["operation"] == "report"
+        if event.get("after", -1) == len(self.events):
+            self.events += event["events"]
+        if "percentage" in event:
+            self.reports.append({"at": self.clock.monotonic(), **event})
+        if faults := self.faults.get("report"):
+            raise faults.pop(0)
+        count = len(self.events)
+        return {"accepted": True, "cancelRequested": False, "eventCount": count}
 
     def live(self) -> Claim | None:
         held = self.held
@@ -451,7 +471,8 @@ class Stand:
             "fence": answer["fence"], "containerId": answer["containerId"],
             "instruction": f"do {message_id}", "instructionObject": None, "attachments": [],
             "heartbeatSeconds": 90, "claimTtlSeconds": ttl, "expiresAt": answer["expiresAt"],
-            "resultLocation": RESULT, "resultKeyPrefix": RESULT_PREFIX, **changes,
+            "resultLocation": RESULT, "resultKeyPrefix": RESULT_PREFIX,
+            "request": None, "reportFunction": "report-job", **changes,
         }  # fmt: skip
         self.sqs.send(INPUT, body, "job", body["claimId"])
         return body

@@ -469,6 +469,7 @@ def test_the_flows_inputs_have_only_published_fields(state: str) -> None:
         "${SendInterrupt}": [workspaces.SendInterruptInput],
         "${RecordInterruption}": [workspaces.RecordInterruptionInput],
         "${HandleTimeout}": [workspaces.HandleTimeoutInput],
+        "${ReportJob}": [workspaces.BeginJobInput],
     }[arguments["FunctionName"]]
     known = [{f.alias or n for n, f in model.model_fields.items()} for model in models]
     assert any(set(arguments["Payload"]) <= names for names in known)

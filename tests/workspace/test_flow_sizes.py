@@ -87,6 +87,34 @@ def test_the_largest_message_fits(character: str, claim: Any) -> None:
         assert within_bounds(run) == {}
 
 
+REQUEST = {"owner": "o" * 1024, "requestId": "r" * 128}
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_the_largest_job_of_a_request_fits(character: str) -> None:
+    text = filled(16_384, character) if ord(character) < 128 else character * 16_380
+    given = input_of(text, attachments=attachments(24_576, character), request=REQUEST)
+    run = Run(ANSWERS | {"BeginJob": {"begun": True}})
+    assert run.start(given)["outcome"] == "Completed"
+    assert run.arguments["SendToContainer"]["MessageBody"]["request"] == REQUEST
+    assert within_bounds(run) == {}
+
+
+def test_a_request_that_was_cancelled_gives_the_claim_back() -> None:
+    released = {"ReleaseUnused": ANSWERS["ReleaseClaim"]}
+    run = Run(ANSWERS | {"BeginJob": {"begun": False}} | released)
+    assert run.start(input_of("x", request=REQUEST))["outcome"] == "Cancelled"
+    assert run.path[-4:] == ["BeginJob", "HasBegun", "ReleaseUnused", "Cancelled"]
+    assert run.arguments["ReleaseUnused"]["Payload"]["reason"] == "cancelled"
+
+
+@pytest.mark.parametrize("request_", [REQUEST | {"owner": "é" * 120_000}, "x" * 250_000, None])
+def test_a_request_that_is_too_large_is_cut(request_: Any) -> None:
+    run = Run(ANSWERS | {"BeginJob": {"begun": True}})
+    run.start(input_of("x", request=request_))
+    assert within_bounds(run) == {}
+
+
 @pytest.mark.parametrize("character", CHARACTERS)
 @pytest.mark.parametrize("error", ["PREEMPTED", "States.Timeout", "BrokenError"])
 def test_the_largest_failure_fits(character: str, error: str) -> None:

@@ -25,10 +25,8 @@ HERE = Repository.here()
 PARTS = parts(HERE)
 ALL = frozenset(function.name for function in HERE.functions())
 TAKEN = {
-    "job-flow": {
-        "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
-        "sweep-claims",
-    },
+    # A client's request may be a job of the flow.
+    "job-flow": ALL - {"count-files", "state-manager"},
     # Its processor queues webhooks, and clients look up its assemblies.
     "realtime": {
         "connect", "deliver-webhook", "disconnect", "dispatch", "jobs", "processor", "router",

@@ -31,6 +31,7 @@ FIRST_EVENTS = {
     "jobs": "get",
     "processor": "echo-completed",
     "record-interruption": "recorded",
+    "report-job": "progress",
     "router": "ping",
     "send-interrupt": "sent",
     "state-manager": "get-stats",

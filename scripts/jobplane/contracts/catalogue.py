@@ -64,6 +64,7 @@ SOCKET_ACTIONS = (
     SocketAction("echo", requests.EchoRequest, answers.Echo, answers.Echo),
     SocketAction("generate_report", requests.GenerateReportRequest, result=answers.Report),
     SocketAction("health", requests.HealthRequest, answers.Health, answers.Health),
+    SocketAction("instruct", requests.InstructRequest, result=answers.Instructed),
     SocketAction("ping", requests.PingRequest, message="pong"),
     SocketAction("process_assembly", requests.ProcessAssemblyRequest, result=AssemblyDocument),
     SocketAction("replay", requests.ReplayRequest, message="acknowledgment"),

@@ -162,7 +162,18 @@ def _leased(request: Request, given: Given) -> Request:
 def _take_over(request: Request | None, given: Given, start: float) -> State:
     if request is None or not _as_read(request, given):
         return None
-    return _leased(request, given) if _is_over(request, start + SKEW_SECONDS) else None
+    if _is_over(request, start + SKEW_SECONDS) or _relieves(given["me"], request.owner):
+        return _leased(request, given)
+    return None
+
+
+def _relieves(worker: str, owner: str | None) -> bool:
+    """Whether a job worker has the claim of the one before, with a newer fence: both are
+    `claim/fence`.
+    """
+    claim, _, fence = worker.rpartition("/")
+    before, _, older = (owner or "").rpartition("/")
+    return bool(claim) and claim == before and older.isdigit() and int(fence) > int(older)
 
 
 def _owned(request: Request | None, given: Given, **more: Any) -> State:

@@ -35,7 +35,6 @@ JobplaneError
 │   ├── ResultNotJsonError
 │   ├── MalformedMessageError
 │   ├── ClaimLostError              `reason`
-│   ├── WorkerStoppedError
 │   └── QueueMissingError           `queue_name`
 ├── FunctionError                   the function crashed or timed out; `error_type`
 ├── InvocationError                 the function could not be invoked; `code`
@@ -102,7 +101,6 @@ from jobplane_client._errors import (
     WebhookBodyError,
     WebhookError,
     WorkerError,
-    WorkerStoppedError,
 )
 
 if TYPE_CHECKING:
@@ -212,7 +210,6 @@ __all__ = [
     "WebhookDelivery",
     "WebhookError",
     "WorkerError",
-    "WorkerStoppedError",
     "assemble",
     "mint_token",
     "progress_message",

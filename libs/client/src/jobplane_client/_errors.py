@@ -159,10 +159,6 @@ class ClaimLostError(WorkerError):
         self.reason = reason
 
 
-class WorkerStoppedError(WorkerError):
-    """The worker was stopped before the job ended."""
-
-
 class QueueMissingError(WorkerError):
     """The workspace's queue does not exist, and `create_queues` is false; `queue_name`."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from jobplane_client._errors import (
 )
 from jobplane_client._flows import AsyncDriver, Driver, Flow, Identify, JobCall, Pause, with_retries
 from jobplane_client._http import AsyncHttpTransport, AsyncToken, HttpTransport, Token, timeouts_of
-from jobplane_client._protocol import Reply, error_of, stored_messages
+from jobplane_client._protocol import Reply, error_of, instruct_payload, stored_messages
 from jobplane_keys import TERMINAL_STATUSES, RequestStatus, new_request_id
 from jobplane_models.answers import RequestState, StoredProgress
 from jobplane_models.lookups import JobPage
@@ -150,6 +150,23 @@ class HttpJobs:
         """
         return self._driver.run(self._flows.start(action, payload, id, metadata))
 
+    def instruct(
+        self,
+        project: str,
+        thread: str,
+        instruction: Any,
+        *,
+        attachments: Sequence[str] = (),
+        id: str | None = None,
+    ) -> Reply:
+        """Have the worker of the user's workspace of a project do something: `start` for this job.
+
+        `attachments` are keys of the user's uploads. `wait` returns `{"outcome": "Completed",
+        "result"}` (or `result_url`), or `{"outcome": "Joined", "request_id"}`.
+        """
+        payload = instruct_payload(project, thread, instruction, attachments)
+        return self.start("instruct", payload, id=id)
+
     def get(
         self,
         id: str,
@@ -247,6 +264,19 @@ class AsyncHttpJobs:
     ) -> Reply:
         """See HttpJobs.start."""
         return await self._driver.run(self._flows.start(action, payload, id, metadata))
+
+    async def instruct(
+        self,
+        project: str,
+        thread: str,
+        instruction: Any,
+        *,
+        attachments: Sequence[str] = (),
+        id: str | None = None,
+    ) -> Reply:
+        """See HttpJobs.instruct."""
+        payload = instruct_payload(project, thread, instruction, attachments)
+        return await self.start("instruct", payload, id=id)
 
     async def get(
         self,

@@ -29,7 +29,7 @@ class JobEnd(StrEnum):
     completed     the result was reported
     failed        the handler raised, or its result could not be reported
     interrupted   another thread needs the workspace: PREEMPTED was reported
-    stopped       the worker had to stop: WorkerStoppedError was reported
+    stopped       the worker had to stop: the next one does the job, from its beginning
     lost          the execution has ended or the claim is lost: the result was not reported
     unreported    Step Functions could not be notified; the message is delivered again
     """
@@ -133,6 +133,8 @@ class Job:
         expires_at: int,
         clock: Clock,
         take: Callable[[], list[FollowUp]] = list,
+        report: Callable[[float, str], None] = lambda percentage, message: None,
+        emit: Callable[[Any], None] = lambda event: None,
     ) -> None:
         self.instruction = instruction
         self.attachments = attachments
@@ -145,6 +147,8 @@ class Job:
         self.expires_at = expires_at
         self.cancelled = Cancellation(clock)
         self._take = take
+        self._report = report
+        self._emit = emit
         self._partial: Any = None
 
     def check(self) -> None:
@@ -164,6 +168,20 @@ class Job:
         result, and those that were never returned, become separate jobs.
         """
         return self._take()
+
+    def report(self, percentage: float, message: str = "") -> None:
+        """Tell those who listen to the job's request how far it is, 0 to 100; does not wait.
+
+        Of several reports within half a second, the newest is sent. A percentage never falls. A
+        job that was not sent as a request (`instruct`) has no listeners. Raises ValueError.
+        """
+        self._report(percentage, message)
+
+    def emit(self, event: Any) -> None:
+        """Send a JSON value of at most 30 KB to those who listen to the job's request: all, in
+        order, once. What was not sent when the worker crashes is lost. Raises ValueError.
+        """
+        self._emit(event)
 
     def partial(self, value: Any) -> None:
         """Save partial work as JSON; the flow receives it if the job is interrupted.

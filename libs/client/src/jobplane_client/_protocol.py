@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -95,6 +95,19 @@ def is_gateway_error(message: Message) -> bool:
         and isinstance(message.data.get("message"), str)
         and ("connectionId" in message.data or "requestId" in message.data)
     )
+
+
+def instruct_payload(
+    project: str, thread: str, instruction: Any, attachments: Sequence[str]
+) -> dict[str, Any]:
+    """The payload of the action `instruct`."""
+    keys = [{"key": key} for key in attachments]
+    return {
+        "project": project,
+        "thread": thread,
+        "instruction": instruction,
+        "attachments": keys,
+    }
 
 
 def is_end(message: Message) -> bool:

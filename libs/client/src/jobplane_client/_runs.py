@@ -20,11 +20,12 @@ from jobplane_client._errors import (
     ResultNotJsonError,
     ResultNotStoredError,
     ResultTooLargeError,
-    WorkerStoppedError,
 )
 from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd, StopReason
+from jobplane_client._reports import Reports
 from jobplane_client._worker_calls import (
     Claims,
+    Listening,
     Objects,
     Queue,
     Received,
@@ -143,6 +144,7 @@ class Run:
         certain_until: float,
         first_fence: int,
         result_place: ResultPlace | None = None,
+        listening: Listening | None = None,
     ) -> None:
         self.job = job
         self.over = threading.Event()
@@ -159,6 +161,13 @@ class Run:
         self._first_fence = first_fence
         self._is_taken = False
         self._result_place = result_place
+        self._reports: Reports | None = None
+        if listening is not None:
+            send = functools.partial(context.claims.report, listening, job.claim_id, job.fence)
+            self._reports = Reports(context.clock, send, self.verify)
+        self._handing_over = False
+        # Held by a renewal, and while messages are hidden: neither follows a hand-over.
+        self._renewing, self._hiding = threading.Lock(), threading.Lock()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending: Ending | None = None
@@ -198,7 +207,7 @@ class Run:
         """Whether the job goes on after this worker's end: its message comes again, or another
         worker has it.
         """
-        return self.end is JobEnd.UNREPORTED or self._is_taken
+        return self.end in {JobEnd.UNREPORTED, JobEnd.STOPPED} or self._is_taken
 
     # Called from any thread.
 
@@ -270,6 +279,16 @@ class Run:
             self._context.finish(received)
         return joined
 
+    def report(self, percentage: float, message: str) -> None:
+        """Report the progress of a job that a request has."""
+        if self._reports is not None:
+            self._reports.report(percentage, message)
+
+    def emit(self, event: Any) -> None:
+        """Send an event of a job that a request has."""
+        if self._reports is not None:
+            self._reports.emit(event)
+
     # The handler's thread.
 
     def _work(self, handler: Callable[[Job], Any]) -> None:
@@ -309,10 +328,7 @@ class Run:
             return Ending(
                 JobEnd.INTERRUPTED, error=PREEMPTED, cause=preemption_json(interrupt, partial)
             )
-        return replace(
-            failure(WorkerStoppedError("the worker was stopped before the job ended")),
-            end=JobEnd.STOPPED,
-        )
+        return Ending(JobEnd.STOPPED)
 
     # The keeper's threads.
 
@@ -363,11 +379,14 @@ class Run:
             self._context.tasks.heartbeat(self._token)
 
     def _renew(self) -> None:
-        asked = self._clock.monotonic()
         job = self.job
-        job.expires_at = self._context.claims.renew(
-            job.claim_id, job.fence, self._claim_ttl, self._taker
-        )
+        with self._renewing:
+            if self._handing_over:
+                return
+            asked = self._clock.monotonic()
+            job.expires_at = self._context.claims.renew(
+                job.claim_id, job.fence, self._claim_ttl, self._taker
+            )
         self._lease = asked + self._claim_ttl
         self._be_certain_until(asked + self._taker.seconds)
 
@@ -381,7 +400,10 @@ class Run:
         for received in messages:
             asked = self._clock.monotonic()
             try:
-                self._context.inbox.keep(received, self._context.visibility_seconds)
+                with self._hiding:
+                    if self._handing_over:
+                        return
+                    self._context.inbox.keep(received, self._context.visibility_seconds)
             except Exception as error:
                 faults.append(error)
                 if received is self._received and is_stale_receipt(error):
@@ -459,6 +481,10 @@ class Run:
         ending = self._ending
         assert ending is not None
         try:
+            if self._reports is not None:
+                if ending.end is JobEnd.LOST:
+                    self._reports.drop()
+                self._reports.close()
             ending = self._certain(ending)
             end = self._report_to_flow(ending) if self._token else self._release_claim(ending)
             with self._lock:
@@ -475,7 +501,7 @@ class Run:
         if self._token is None:
             is_done = end in {JobEnd.COMPLETED, JobEnd.FAILED}
         else:
-            is_done = end is not JobEnd.UNREPORTED and not self._is_taken
+            is_done = end not in {JobEnd.UNREPORTED, JobEnd.STOPPED} and not self._is_taken
         # The thread that interrupted must find the workspace free before this one claims it again.
         pause = PREEMPTED_SECONDS if end is JobEnd.INTERRUPTED else 0
         if is_done:
@@ -515,6 +541,8 @@ class Run:
 
     def _report_to_flow(self, ending: Ending) -> JobEnd:
         assert self._token is not None
+        if ending.end is JobEnd.STOPPED:
+            return self._hand_over()
         if ending.end is JobEnd.UNREPORTED or (ending.end is JobEnd.LOST and not ending.error):
             return ending.end
         return report_end(
@@ -524,6 +552,24 @@ class Run:
             self._with_stored_result(ending),
             is_taken=lambda: self._is_taken,
         )
+
+    def _hand_over(self) -> JobEnd:
+        """Leave the job to the next worker, which takes it over under a higher fence: its execution
+        goes on waiting, from a last heartbeat on.
+        """
+        job, context, token = self.job, self._context, self._token
+        assert token is not None
+        with self._renewing, self._hiding:
+            self._handing_over = True
+        take = functools.partial(
+            context.claims.hand_over, job.claim_id, job.fence, self._claim_ttl, self._taker
+        )
+        for call in (take, functools.partial(context.tasks.heartbeat, token)):
+            try:
+                attempt(self._clock, call)
+            except (ClaimLostError, TaskOverError):
+                return JobEnd.LOST
+        return JobEnd.STOPPED
 
     def _with_stored_result(self, ending: Ending) -> Ending:
         """The ending with a large result stored in S3 and replaced by its place."""
@@ -594,6 +640,8 @@ def attempt(clock: Clock, call: Callable[[], None]) -> bool:
         try:
             call()
             return True
+        except (ClaimLostError, TaskOverError):
+            raise
         except Exception as error:
             logger.warning("a call failed: %s", error)
             if is_stale_receipt(error):

@@ -51,6 +51,7 @@ from jobplane_client._protocol import (
     Message,
     Reply,
     encode_request,
+    instruct_payload,
     is_end,
     is_gateway_error,
     is_unauthorized,
@@ -353,6 +354,29 @@ class JobSocket:
                             await outcome
                 if is_end(message):
                     return result_of(message, action)
+
+    async def instruct(
+        self,
+        project: str,
+        thread: str,
+        instruction: Any,
+        *,
+        attachments: Sequence[str] = (),
+        on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
+        id: str | None = None,
+    ) -> dict[str, Any]:
+        """Have the worker of the user's workspace of a project do something, and return how it
+        ended: `{"outcome": "Completed", "result"}`, `{"outcome": "Completed", "result_url"}`, or
+        `{"outcome": "Joined", "request_id"}` if another job of the thread has the instruction.
+
+        `attachments` are keys of the user's uploads. Raises what `run` raises: JobFailedError with
+        the code INTERRUPTED when a job of another thread took the workspace.
+        """
+        payload = instruct_payload(project, thread, instruction, attachments)
+        return await self.run(
+            "instruct", payload, on_progress=on_progress, on_event=on_event, id=id
+        )
 
     async def return_callback(
         self, token: str, *, result: Any = None, error: str | None = None

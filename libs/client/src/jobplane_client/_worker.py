@@ -21,6 +21,7 @@ from jobplane_client._worker_calls import (
     INPUT_QUEUE,
     INTERRUPT_QUEUE,
     Claims,
+    Listening,
     ObjectPlace,
     Objects,
     Queue,
@@ -89,6 +90,7 @@ class _JobMessage:
     heartbeat_seconds: int
     claim_ttl: int
     result_place: ResultPlace | None
+    listening: Listening | None
     fields: Mapping[str, Any]
 
 
@@ -115,6 +117,9 @@ class JobWorker:
     first one is cancelled as soon as it runs again (`job.cancelled.detail` is `taken`), and reports
     nothing.
 
+    A job that a client has sent by `instruct` may `report` progress and `emit` events, which its
+    listeners get.
+
     A message of the job's thread is a follow-up of the job (`job.follow_ups()`). Follow-ups that
     the handler did not read, those that it read and did not finish when the job ends without a
     result, and those that arrive while no job runs, become separate jobs. For
@@ -132,8 +137,9 @@ class JobWorker:
 
     It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
     with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
-    SendTaskFailure, lambda:InvokeFunction on the claim function, and s3:GetObject and PutObject on
-    `jobs/*` of the stage's files bucket, which holds large instructions and results.
+    SendTaskFailure, lambda:InvokeFunction on the functions claim and report-job, and s3:GetObject
+    and PutObject on `jobs/*` of the stage's files bucket, which holds large instructions and
+    results.
 
     Raises ValidationError (of jobplane_keys) for malformed ids and for an empty `prefix` or
     `claim_function`, and QueueMissingError without `create_queues`.
@@ -237,8 +243,9 @@ class JobWorker:
     def stop(self, *, cancel: bool = False) -> None:
         """Begin no more jobs; `run` returns when the current job has ended.
 
-        With `cancel` the handler receives the stop signal (`stopping`), and WorkerStoppedError is
-        reported to the execution.
+        With `cancel` the handler receives the stop signal (`stopping`). The job is handed over: its
+        message goes back to the queue, and the next worker does the job from its beginning, under
+        a higher fence. Its execution goes on waiting, for its heartbeat's seconds.
         """
         with self._lock:
             self._stopping.set()
@@ -363,6 +370,7 @@ class JobWorker:
                 asked=asked,
                 first_fence=fields["fence"],
                 result_place=message.result_place,
+                listening=message.listening,
             )
             return
         self._put_back(received, _backoff(received, _JOB_BACKOFF))
@@ -412,7 +420,13 @@ class JobWorker:
         **terms: Any,
     ) -> None:
         """Run a job whose claim was asked for at the moment `asked` of the monotonic clock."""
-        job = Job(**fields, clock=self._clock, take=lambda: run.take())
+        job = Job(
+            **fields,
+            clock=self._clock,
+            take=lambda: run.take(),
+            report=lambda percentage, message: run.report(percentage, message),
+            emit=lambda event: run.emit(event),
+        )
         run = Run(
             self._context,
             received,
@@ -574,6 +588,7 @@ def _job_message_of(body: Mapping[str, Any]) -> _JobMessage:
         heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
         claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
         result_place=ResultPlace.of(body),
+        listening=Listening.of(body),
         fields={
             "instruction": body.get("instruction"),
             "attachments": _attachments(body),

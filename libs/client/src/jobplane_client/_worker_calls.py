@@ -212,6 +212,24 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """The request whose job it is: `report` sends its listeners what a worker tells."""
+
+    function: str
+    request: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> "Listening | None":
+        """That of a message, None without one. Raises ValidationError."""
+        function, request = body.get("reportFunction"), body.get("request")
+        if request is None or function is None:
+            return None
+        if not isinstance(request, Mapping) or not isinstance(function, str):
+            raise ValidationError("request", "an object with owner and requestId is required")
+        return cls(function, request)
+
+
+@dataclass(frozen=True, slots=True)
 class Taker:
     """One delivery of a job's message to this worker; `seconds` is the message's visibility."""
 
@@ -259,6 +277,23 @@ class Claims:
         """Release a claim; one that is already gone is ignored."""
         self._invoke("release", claimId=claim_id, fence=fence, reason=reason, taker=taker.id)
 
+    def hand_over(self, claim_id: str, fence: int, ttl: int, taker: Taker) -> None:
+        """Let another worker take the job over at once. Raises ClaimLostError."""
+        self._renewed(claim_id, fence, ttl, taker=taker.id, takerSeconds=0)
+
+    def report(
+        self, listening: Listening, claim_id: str, fence: int, report: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Send progress and events; report-job's answer."""
+        event = {
+            "operation": "report",
+            "request": dict(listening.request),
+            "claimId": claim_id,
+            "fence": fence,
+            **report,
+        }
+        return self._call(listening.function, event)
+
     def _renewed(self, claim_id: str, fence: int, ttl: int, **fields: Any) -> dict[str, Any]:
         answer = self._invoke("renew", claimId=claim_id, fence=fence, ttlSeconds=ttl, **fields)
         if not answer.get("renewed"):
@@ -267,8 +302,11 @@ class Claims:
 
     def _invoke(self, operation: str, **fields: Any) -> dict[str, Any]:
         event = {"operation": operation, "projectUserId": self._workspace.key, **fields}
+        return self._call(self._function_name, event)
+
+    def _call(self, function: str, event: Mapping[str, Any]) -> dict[str, Any]:
         response = self._client.invoke(
-            FunctionName=self._function_name,
+            FunctionName=function,
             InvocationType="RequestResponse",
             Payload=json.dumps(event).encode(),
         )
@@ -276,11 +314,11 @@ class Claims:
         if response.get("FunctionError"):
             fault = value or {}
             raise FunctionError(
-                str(fault.get("errorMessage") or "the claim function failed"),
+                str(fault.get("errorMessage") or f"{function} failed"),
                 error_type=fault.get("errorType"),
             )
         if value is None:
-            raise BadPayloadError("the claim function's answer is not a JSON object")
+            raise BadPayloadError(f"the answer of {function} is not a JSON object")
         return value
 
 

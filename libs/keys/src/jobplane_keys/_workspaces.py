@@ -61,6 +61,8 @@ TLS_ONLY_POLICY = (
 )
 WORKSPACE_ID_PATTERN = r"[A-Za-z0-9._@+-]{1,128}"
 _WORKSPACE_ID = re.compile(WORKSPACE_ID_PATTERN)
+PROJECT_PATTERN = r"[A-Za-z0-9._@-]{1,64}"
+_PROJECT = re.compile(PROJECT_PATTERN)
 
 
 class ValidationError(ValueError):
@@ -209,6 +211,31 @@ def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
         held = -MALFORMED_CLAIM_AHEAD_SECONDS < age < MALFORMED_CLAIM_SECONDS
         return ClaimState(held, "malformed")
     return ClaimState(True, "live") if expiry > now else ClaimState(False, "expired")
+
+
+def tenant_workspace(tenant_id: str, user_id: str, project: str) -> Workspace:
+    """The workspace of a user's project in a tenant: its project id is `tenant+project`.
+
+    A project has no `+`, so no two tenants have the same workspace. Raises ValidationError for
+    `project`, or for `user` if the ids of the token's user can't be in the name of a workspace.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise ValidationError("project", "1 to 64 of A-Z a-z 0-9 . _ @ - are required")
+    found = Workspace(f"{tenant_id}+{project}", user_id)
+    if not all(map(_WORKSPACE_ID.fullmatch, (found.project_id, user_id))):
+        text = "tenant and user must be of A-Z a-z 0-9 . _ @ + - and short, to have workspaces"
+        raise ValidationError("user", text)
+    return found
+
+
+def message_of_request(request_id: str) -> str:
+    """The id of the job flow's message for a request. A message's id may have no colon."""
+    return request_id.replace(":", "+")
+
+
+def request_of_message(message_id: str) -> str:
+    """The id of the request that `message_of_request` has made a message id of."""
+    return message_id.replace("+", ":")
 
 
 def execution_name(workspace: Workspace, message_id: str) -> str:

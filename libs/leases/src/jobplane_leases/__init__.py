@@ -11,7 +11,13 @@ from jobplane_leases._assemblies import (
 )
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import DocumentChangedError, LeaseLostError
-from jobplane_leases._events import EventError, read_events
+from jobplane_leases._events import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    EventError,
+    event_text,
+    read_events,
+)
 from jobplane_leases._lanes import Lane, LaneState, remove_lane_row
 from jobplane_leases._payloads import (
     PAYLOAD_IN_ITEM_BYTES,
@@ -32,6 +38,8 @@ from jobplane_leases._requests import (
 from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
 
 __all__ = [
+    "MAX_BATCH_BYTES",
+    "MAX_BATCH_EVENTS",
     "NOT_ENDED",
     "PAYLOAD_IN_ITEM_BYTES",
     "PAYLOAD_IN_ROW_BYTES",
@@ -48,6 +56,7 @@ __all__ = [
     "begin_document",
     "create",
     "enqueue_request",
+    "event_text",
     "follow_assembly",
     "is_payload_of",
     "is_transient",

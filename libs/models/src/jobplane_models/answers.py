@@ -162,6 +162,18 @@ class DelayResult(Open):
     steps: int
 
 
+class Instructed(Open):
+    """How an instruction ended well. `Completed`: with the `result` of its worker, any JSON value,
+    or a link to it, if it is large. `Joined`: it was sent to the running job of its thread, whose
+    id is `request_id`.
+    """
+
+    outcome: Literal["Completed", "Joined"]
+    result: Any = None
+    result_url: str | None = None
+    request_id: str | None = None
+
+
 class CountResult(Open):
     """The result of a `count`."""
 

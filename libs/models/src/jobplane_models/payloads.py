@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from jobplane_keys import PROJECT_PATTERN
 from jobplane_models._base import (
     WHOLE,
     Bytes,
@@ -25,12 +26,14 @@ from jobplane_models._base import (
     RequestId,
     Strict,
     TemplateId,
+    WorkspaceId,
 )
 
 MAX_FILES = 1000
 MAX_REPORT_DAYS = 365
 MAX_DELAY_SECONDS = 60
 MAX_COUNT = 100_000
+MAX_ATTACHMENTS = 100
 MAX_FIELDS = 100
 MAX_FIELDS_DEPTH = 32
 MAX_SEQ = 2**53
@@ -158,6 +161,25 @@ class ActionPayload(Strict):
     result: ClassVar[type[BaseModel]]
     limit: ClassVar[int | None] = None
     per_minute: ClassVar[int | None] = None
+
+
+class AttachedUpload(Strict):
+    """An upload of the caller that belongs to an instruction."""
+
+    key: ObjectKey
+
+
+class Instruct(Strict):
+    """Has the worker of a workspace, which is the caller's and the project's, do something.
+
+    A workspace has one job at a time. An instruction of the same thread goes to the running job;
+    one of another thread interrupts it. `instruction` is any JSON value.
+    """
+
+    project: Annotated[str, StringConstraints(pattern=f"^{PROJECT_PATTERN}$")]
+    thread: WorkspaceId
+    instruction: Any
+    attachments: Annotated[list[AttachedUpload], Field(max_length=MAX_ATTACHMENTS)] = []
 
 
 class RequestReference(Strict):

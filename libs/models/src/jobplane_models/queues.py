@@ -17,7 +17,7 @@ from jobplane_models._base import (
     WorkspaceId,
     WorkspaceKey,
 )
-from jobplane_models.workspaces import Fence, TtlSeconds
+from jobplane_models.workspaces import Fence, RequestNamed, TtlSeconds
 
 
 class WebhookDelivery(Input):
@@ -85,7 +85,8 @@ class JobMessage(_WorkerMessage):
 
     The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
     result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`;
-    its key is `resultKeyPrefix` and up to 64 characters that no other attempt has.
+    its key is `resultKeyPrefix` and up to 64 characters that no other attempt has. With a
+    `request`, the worker reports progress and events of the job to `reportFunction`.
     """
 
     type: Literal["JOB"]
@@ -97,6 +98,8 @@ class JobMessage(_WorkerMessage):
     expires_at: Annotated[int, Field(ge=0), WHOLE]
     result_location: ObjectPlace | None = None
     result_key_prefix: str | None = None
+    request: RequestNamed | None = None
+    report_function: str | None = None
 
 
 class FollowUpAttachment(Input):

@@ -13,6 +13,7 @@ from jobplane_models.payloads import (
     CreateUpload,
     Delay,
     GenerateReport,
+    Instruct,
     ProcessAssembly,
     RequestReference,
     StoredPayload,
@@ -114,6 +115,14 @@ class CountRequest(_Request):
     metadata: AsyncMetadata = AsyncMetadata()
 
 
+class InstructRequest(_Request):
+    """Has a workspace's worker do something; the job flow runs the job."""
+
+    action: Literal["instruct"]
+    payload: Instruct
+    metadata: AsyncMetadata = AsyncMetadata()
+
+
 class StatusRequest(_Request):
     """Returns the stored state of a request of the caller."""
 
@@ -194,6 +203,7 @@ ClientRequest = Annotated[
     | GenerateReportRequest
     | DelayRequest
     | CountRequest
+    | InstructRequest
     | StatusRequest
     | SubscribeRequest
     | UnsubscribeRequest

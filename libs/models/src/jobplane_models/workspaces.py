@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from jobplane_models._base import CAMEL, WHOLE, Input, Open, WorkspaceId, WorkspaceKey
+from jobplane_models._base import (
+    CAMEL,
+    WHOLE,
+    Input,
+    Open,
+    RequestId,
+    WorkspaceId,
+    WorkspaceKey,
+)
 
 MAX_FENCE = 2**53
 MAX_TTL_SECONDS = 24 * 3600
@@ -349,6 +357,75 @@ class Attachment(Input):
     key: str
 
 
+class RequestNamed(Input):
+    """The request that an execution runs; its progress and its end are written to its row."""
+
+    model_config = CAMEL
+
+    owner: Annotated[str, Field(min_length=3, max_length=1024)]
+    request_id: RequestId
+
+
+class _OfRequest(Input):
+    model_config = CAMEL
+
+    request: RequestNamed
+
+
+class BeginJobInput(_OfRequest):
+    """The execution of a request has its claim, for at most so many seconds."""
+
+    operation: Literal["begin"]
+    claim_id: WorkspaceId
+    fence: Fence
+    seconds: TtlSeconds
+
+
+class JobBegun(Open):
+    """Whether the job may go on: the request has not been cancelled."""
+
+    begun: bool
+
+
+class ReportJobInput(_OfRequest):
+    """A worker's report about its job: progress, or events after the first `after` ones."""
+
+    operation: Literal["report"]
+    claim_id: WorkspaceId
+    fence: Fence
+    percentage: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    message: str = ""
+    events: Annotated[list[Any], Field(max_length=500)] = []
+    after: Annotated[int, Field(ge=0)] | None = None
+
+
+class JobReported(_Output):
+    """Whether it was stored: not if the request has ended, or another worker has the job.
+
+    `eventCount`: how many events the request has now.
+    """
+
+    accepted: bool
+    cancel_requested: bool
+    event_count: int
+
+
+class SettleJobInput(Input):
+    """Asks to end the request of an execution that has ended."""
+
+    model_config = CAMEL
+
+    operation: Literal["settle"]
+    execution_arn: Annotated[str, Field(pattern="^arn:[!-~]{1,2044}$")]
+    input: str | None = None
+
+
+class JobSettled(Open):
+    """Whether this call has ended a request."""
+
+    ended: bool
+
+
 class JobFlowInput(_Workspace):
     """One message for a workspace; start the execution with the name from `execution_name`.
 
@@ -360,6 +437,7 @@ class JobFlowInput(_Workspace):
     message_id: WorkspaceId
     instruction: Any
     attachments: Annotated[list[Attachment], Field(max_length=500)] | None = None
+    request: RequestNamed | None = None
     claim_ttl_seconds: Annotated[int, Field(ge=3, le=MAX_TTL_SECONDS), WHOLE] = 3600
     timeout_seconds: Annotated[int, Field(ge=2, le=99_999_999), WHOLE] = 86400
     heartbeat_seconds: Annotated[int, Field(ge=1, le=99_999_999), WHOLE] = 90
@@ -399,6 +477,13 @@ class JobJoined(Open):
     holder: ClaimHolder
 
 
+class JobCancelled(Open):
+    """The request was cancelled before its job began."""
+
+    outcome: Literal["Cancelled"]
+    job: JobIds
+
+
 class JobInterrupted(Open):
     """The job was interrupted by another thread; `cause` is a PreemptionCause as JSON text."""
 
@@ -407,4 +492,4 @@ class JobInterrupted(Open):
     cause: str
 
 
-JobFlowResult = JobCompleted | JobJoined | JobInterrupted
+JobFlowResult = JobCompleted | JobJoined | JobCancelled | JobInterrupted
