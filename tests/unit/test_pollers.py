@@ -1,20 +1,32 @@
 """What programs expect that poll an assembly's document, in each state of its job."""
 
 import hashlib
+import hmac
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from types import ModuleType
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from jobplane.trying.inprocess import InProcess
-from jobplane_client import StatusClient, mint_token, progress_message
+from jobplane_client import (
+    ForbiddenError,
+    NotFoundError,
+    StatusClient,
+    UnauthorizedError,
+    mint_token,
+    progress_message,
+)
 from jobplane_keys import owner_key, to_item
 from jobplane_models.assemblies import AssemblyDocument
+from tests.loopback import serving
 
 OWNER = owner_key("tenant-1", "user-1")
+SECRET = "a-secret-of-a-receiver-in-tests"
 BODY = b"name,size\nann,1\n"
 type Document = dict[str, Any]
 
@@ -105,6 +117,13 @@ def callers(stage: Callers, request: pytest.FixtureRequest) -> Callers:
     return stage
 
 
+@pytest.fixture(scope="module")
+def delivery(stage: Callers) -> ModuleType:
+    """deliver-webhook, which may post to a receiver on loopback."""
+    rules = {"WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_HOSTS": "127.0.0.1"}
+    return stage.aws.load("deliver-webhook", rules)
+
+
 def queued(callers: Callers, name: str) -> None:
     callers.start(f"{name}-1")
 
@@ -153,6 +172,7 @@ STATES = {
     cancelled: ("error", "ASSEMBLY_CANCELED", "Cancelled", None),
     cancelled_by_its_worker: ("error", "ASSEMBLY_CANCELED", "Cancelled", None),
 }
+ENDS = [completed, failed, cancelled, cancelled_by_its_worker]
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
@@ -187,7 +207,7 @@ def test_every_state_is_shown_and_ends_a_poll(callers: Callers, state: Any) -> N
     assert headers.get("Cache-Control", "").startswith("private, max-age") == (shown == "complete")
 
 
-@pytest.mark.parametrize("end", [completed, failed, cancelled, cancelled_by_its_worker])
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 def test_every_end_queues_the_webhook(callers: Callers, end: Any) -> None:
     """Also that of a job that no worker has had."""
     callers.webhooks()
@@ -294,6 +314,86 @@ def test_a_document_that_router_has_not_written_ends_with_its_job(callers: Calle
         assert callers.look_up()[1]["error"] == "ASSEMBLY_CANCELED"
 
 
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_receiver_of_webhooks_learns_of_every_end(
+    callers: Callers, delivery: ModuleType, end: Any
+) -> None:
+    """It compares the signature with that of the JSON that it has parsed and written again, and
+    then tells the user of a success or of an error.
+    """
+    told: list[tuple[str, str]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assembly = json.loads(body)
+            written = json.dumps(assembly, separators=(",", ":"), ensure_ascii=False).encode()
+            signed = hmac.digest(SECRET.encode(), written, "sha256").hex()
+            is_ours = self.headers["X-Transflow-Signature"] == f"sha256={signed}"
+            if is_ours and assembly.get("ok") == "ASSEMBLY_COMPLETED":
+                told.append((assembly["user"]["userId"], "completed"))
+            elif is_ours and assembly.get("error"):
+                told.append((assembly["user"]["userId"], assembly["error"]))
+            self.send_response(200 if is_ours else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    end(callers, f"told-{end.__name__}")
+    with serving(Receiver) as port:
+        hook = delivery.Hook("tpl_archive", f"http://127.0.0.1:{port}/", (SECRET,), False)
+        assert delivery.attempt(hook, callers.row(), 1, 10).result == "delivered"
+    code = STATES[end][1]
+    assert told == [("user-1", "completed" if code == "ASSEMBLY_COMPLETED" else code)]
+
+
+def test_a_batch_has_each_state_and_null_for_what_is_absent(callers: Callers) -> None:
+    found: Document = {}
+    for state in STATES:
+        callers.upload(f"batch-{state.__name__}")
+        state(callers, f"batch-{state.__name__}")
+        found[callers.assembly_id] = STATES[state][1]
+    batch = client_of(callers).get_batch_status([*found, "absent"], "user-1")
+    assert batch.pop("absent") is None
+    shown = {name: each and (each.ok or each.error) for name, each in batch.items()}
+    assert shown == found
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_cache_keeps_what_has_completed_only(callers: Callers, end: Any) -> None:
+    """One that has failed, or was cancelled, may be run again."""
+    end(callers, f"cache-{end.__name__}")
+    lookups = list[None]()
+    client = client_of(callers, lambda **_: lookups.append(None))
+    documents = [client.get_status(callers.assembly_id, "user-1") for _ in range(3)]
+    assert all(document.terminal for document in documents)
+    assert len(lookups) == (1 if end is completed else 3)
+
+
+def test_the_errors_of_a_look_up_are_told_apart(callers: Callers) -> None:
+    queued(callers, "errors")
+    client = client_of(callers)
+    with pytest.raises(ForbiddenError):
+        client.get_status(callers.assembly_id, "user-2")
+    with pytest.raises(NotFoundError):
+        client.get_status("absent", "user-1")
+    with pytest.raises(UnauthorizedError):
+        client.get_status(callers.assembly_id)
+
+
+def client_of(
+    callers: Callers,
+    on_invoke: Callable[..., None] = lambda **_: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> StatusClient:
+    """A client that looks up by invokes."""
+    client = callers.aws.client("lambda")
+    client.meta.events.register_first("provide-client-params.lambda.Invoke", on_invoke)
+    name = callers.aws.function("status").deployed_name(callers.aws.template.stage)
+    return StatusClient(name, client=client, sleep=sleep)
+
+
 def test_a_short_job_is_waited_for_a_second(callers: Callers) -> None:
     """It works meanwhile for 0.4 seconds, and the client asks when `Retry-After` says so."""
     callers.put()
@@ -304,11 +404,7 @@ def test_a_short_job_is_waited_for_a_second(callers: Callers) -> None:
         waited.append(seconds)
         callers.work("short-1")
 
-    client = StatusClient(
-        callers.aws.function("status").deployed_name(callers.aws.template.stage),
-        client=callers.aws.client("lambda"),
-        sleep=wait,
-    )
+    client = client_of(callers, sleep=wait)
     assert client.wait(callers.assembly_id, 30, user_id="user-1").completed
     assert sum(waited) <= 1.5
 
