@@ -1,6 +1,7 @@
 """What the console's pages make of the answers of functions and AWS."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,3 +169,18 @@ def test_the_runbook_has_its_sections() -> None:
     sections = health.runbook(Repository.here().root / health.RUNBOOK)
     assert {"function-errors", "dead-letters", "throttles"} <= sections.keys()
     assert all(title and text for title, text in sections.values())
+
+
+def test_the_pictures_have_the_words_that_the_server_says() -> None:
+    """Each kind of orphan in the fixtures of the page is one of state-manager's, in our words."""
+    fixtures = Repository.here().root / "web/console/test/fixtures.ts"
+    if not fixtures.is_file():
+        pytest.skip("needs the folder web, which a made project does not have; copy it to check it")
+    text = fixtures.read_text(encoding="utf-8")
+    listed = re.findall(
+        r'\[\s*"(\w+)",\s*"([^"]+)",\s*"([^"]+)",\s*\d+,?\s*\]',
+        text[text.index("const orphanKinds") : text.index("const deliveries")],
+    )
+    assert len(listed) > 3
+    for kind, title, explanation in listed:
+        assert files.KINDS[kind] == (title, explanation)

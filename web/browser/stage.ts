@@ -7,6 +7,7 @@ import type { TestProject } from "vitest/node";
 
 /** A local stage that is up. */
 export interface Stage {
+  name: string;
   socketUrl: string;
   api: string;
   /** Signs tokens. */
@@ -19,7 +20,7 @@ declare module "vitest" {
   }
 }
 
-const root = resolve(import.meta.dirname, "../..");
+export const root = resolve(import.meta.dirname, "../..");
 const run = promisify(execFile);
 
 /** Starts a stage for this run, or uses the one that JOBPLANE_TEST_STAGE names. */
@@ -34,7 +35,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const up = JSON.parse(stdout) as { websocket_url: string; http_url: string };
   const state = await readFile(join(root, ".jobplane", name, "state.json"), "utf8");
   const { jwt_secret: secret } = JSON.parse(state) as { jwt_secret: string };
-  project.provide("stage", { socketUrl: up.websocket_url, api: up.http_url, secret });
+  project.provide("stage", { name, socketUrl: up.websocket_url, api: up.http_url, secret });
   return async () => {
     if (!chosen) await jobplane("down", "--stage", name);
     lifeline.release();

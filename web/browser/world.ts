@@ -10,6 +10,14 @@ import { type Browser, type BrowserContext, chromium, type Page } from "playwrig
 import { build } from "vite";
 import type { Stage } from "./stage.js";
 
+/** A Chromium that is installed. */
+export function chromiumHere(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: installed(),
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+  });
+}
+
 /** The name of a Chromium that is installed. */
 function installed(): string {
   const names = [process.env.CHROMIUM, "chromium", "google-chrome", "chromium-browser"];
@@ -72,7 +80,9 @@ export class Network {
   }
 }
 
-async function listening(server: Server | ReturnType<typeof createTcpServer>): Promise<number> {
+export async function listening(
+  server: Server | ReturnType<typeof createTcpServer>,
+): Promise<number> {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
 }
@@ -132,10 +142,7 @@ export class World {
       response.end(await readFile(join(outDir, name)).catch(() => ""));
     });
     const port = await listening(server);
-    const browser = await chromium.launch({
-      executablePath: installed(),
-      args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-    });
+    const browser = await chromiumHere();
     const settings = {
       ws: stage.socketUrl.replace(new URL(stage.socketUrl).host, host),
       api: stage.api.replace(new URL(stage.api).host, host),

@@ -78,6 +78,68 @@ class StageInfo(Shown):
     now: Time
 
 
+# What needs a look, and what operators have done.
+
+
+class Finding(Shown):
+    """Something that an operator should look at: what is wrong, since when, and what to do."""
+
+    part: Part
+    title: str
+    since: Time | None
+    remedy: str
+    count: int
+    is_more: bool
+    """There are more than were counted."""
+    is_urgent: bool
+    """False if it may be as it should be, such as a lane that is full."""
+    place: list[str]
+    """The page where it is corrected, as the path of its address."""
+    filter: dict[str, str]
+    """The filters of that page."""
+
+
+class Findings(Shown):
+    """GET /api/findings."""
+
+    findings: list[Finding]
+    unchecked: list[str]
+    """What could not be looked at, and why."""
+    now: Time
+
+
+class AuditQuery(Asked):
+    """GET /api/audit."""
+
+    before: Time | None = None
+
+
+class AuditEntry(Shown):
+    """What an operator did: one action, or an operation on many jobs, which `bulk` names.
+
+    `begun`: the console ended before it knew the outcome. `refused`: nothing was changed, and
+    `message` says why.
+    """
+
+    id: str
+    at: Time
+    who: str
+    action: str
+    subject: str
+    reason: str | None
+    outcome: Literal["begun", "done", "refused", "failed"]
+    message: str | None
+    bulk: str | None
+
+
+class Audit(Shown):
+    """What was done with consoles in the last 90 days, the newest first."""
+
+    entries: list[AuditEntry]
+    next: Time | None
+    """`before` of the next page."""
+
+
 # Jobs.
 
 
@@ -105,7 +167,7 @@ class JobsQuery(JobFilter):
 
 
 class JobKey(Asked):
-    """Names one job. GET /api/job, GET /api/job/logs, POST /api/jobs/cancel, /api/jobs/replay."""
+    """Names one job. GET /api/job, /api/job/logs, POST /api/jobs/cancel, /replay, /put-back."""
 
     tenant: Tenant
     user: Tenant
@@ -312,6 +374,8 @@ class JobActions(Shown):
     cancel: bool
     replay: bool
     resend_webhook: bool
+    put_back: bool
+    """Its lease is over: the sweep of processor puts it back, or ends it."""
 
 
 class Job(Shown):
@@ -847,6 +911,8 @@ class Health(Shown):
 
 GETS: dict[str, tuple[type[Asked] | None, type[Shown]]] = {
     "stage": (None, StageInfo),
+    "findings": (None, Findings),
+    "audit": (AuditQuery, Audit),
     "jobs": (JobsQuery, JobPage),
     "lanes": (None, Lanes),
     "job": (JobKey, Job),
@@ -868,6 +934,7 @@ GETS: dict[str, tuple[type[Asked] | None, type[Shown]]] = {
 POSTS: dict[str, tuple[type[Asked], type[Shown]]] = {
     "jobs/cancel": (JobKey, Done),
     "jobs/replay": (JobKey, Replayed),
+    "jobs/put-back": (JobKey, Done),
     "bulk/preview": (BulkPreviewRequest, BulkPreview),
     "bulk/run": (BulkRunRequest, BulkOperation),
     "bulk/stop": (BulkId, BulkOperation),

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -63,11 +63,10 @@ class Backend:
     read_only_because: str | None = None
     partitions: tuple[Sequence[str], float] = ((), 0.0)
     """Those of the index `by-tenant`, and until when they count as known."""
-    lanes: tuple[api.Lanes | None, float] = (None, 0.0)
-    """What was read of them, and until when that counts as known."""
     runs: Runs = field(default_factory=Runs)
     _clients: dict[str, Any] = field(default_factory=dict)
     _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)
+    _remembered: dict[str, tuple[Any, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -91,6 +90,20 @@ class Backend:
                 more = {"read_timeout": INVOKE_SECONDS} if service == "lambda" else {}
                 self._clients[service] = self.stage.client(service, max_pool_connections=32, **more)
             return self._clients[service]
+
+    def remembered[Value](self, name: str, seconds: float, read: Callable[[], Value]) -> Value:
+        """What was read under a name, read again after so many seconds."""
+        known = self._remembered.get(name)
+        if known is not None and time.monotonic() < known[1]:
+            found: Value = known[0]
+            return found
+        value = read()
+        self._remembered[name] = value, time.monotonic() + seconds
+        return value
+
+    def forget(self, name: str) -> None:
+        """Read it again the next time."""
+        self._remembered.pop(name, None)
 
     @property
     def dynamodb(self) -> Any:

@@ -8,7 +8,6 @@ row are written only if the row is as it was read.
 """
 
 import json
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane.console import api
+from jobplane.console.audit import AUDIT_SECONDS, BULK, SUMMARY, new_id
 from jobplane.console.backend import Backend, ProblemError
 from jobplane.console.listing import Listing, Row, matches, shown_row
 from jobplane.console.runs import Run
@@ -43,7 +43,6 @@ SAMPLE = 50
 PAGE_JOBS = 100
 JOBS_PER_ROW = 50
 PLAN_SECONDS = 3_600
-AUDIT_SECONDS = 90 * 24 * 3_600
 PARALLEL = 8
 MAX_FAILURES = 5
 """A run stops after so many failures of router in a row."""
@@ -56,8 +55,6 @@ QUIET_SECONDS = 600
 """A run that waits for workers stops after so long without any end of a job."""
 
 PAUSE_SECONDS = 1.0
-SUMMARY = "summary"
-KIND = "bulk"
 TRANSIENT = frozenset({"INTERNAL_ERROR", "SERVICE_UNAVAILABLE", "RATE_LIMITED"})
 
 
@@ -68,7 +65,7 @@ def preview(backend: Backend, asked: api.BulkPreviewRequest) -> api.BulkPreview:
     rows = _candidates(listing, asked)
     is_cut = len(rows) > MAX_JOBS
     rows = sorted(rows[:MAX_JOBS], key=lambda row: (row["owner"], row["request_id"]))
-    operation = f"{iso_time(now)[:19].replace(':', '').replace('-', '')}-{secrets.token_hex(4)}"
+    operation = new_id(now)
     jobs = [
         {"owner": row["owner"], "id": row["request_id"], "action": row["action"],
          "status": row["status"], "outcome": "planned"}
@@ -81,7 +78,7 @@ def preview(backend: Backend, asked: api.BulkPreviewRequest) -> api.BulkPreview:
         for number, part in enumerate(batched(jobs, JOBS_PER_ROW, strict=False))
     ]  # fmt: skip
     summary: Row = {
-        "part": SUMMARY, "kind": KIND, "action": asked.action, "state": "planned",
+        "part": SUMMARY, "kind": BULK, "action": asked.action, "state": "planned",
         "filter": asked.filter.model_dump(mode="json"), "who": backend.operator,
         "created_at": iso_time(now), "total": len(jobs), "ttl": ttl_after(expires, 0),
     }  # fmt: skip
@@ -141,7 +138,7 @@ def operations(backend: Backend, _asked: None) -> api.BulkOperations:
         TableName=_table(backend),
         IndexName="recent",
         KeyConditionExpression="kind = :kind",
-        ExpressionAttributeValues=to_item({":kind": KIND}),
+        ExpressionAttributeValues=to_item({":kind": BULK}),
         ScanIndexForward=False,
         Limit=50,
     )
@@ -156,7 +153,7 @@ def operation(backend: Backend, asked: api.BulkId) -> api.BulkOperation:
 def _summary(backend: Backend, operation_id: str) -> Row:
     key = {"operation_id": operation_id, "part": SUMMARY}
     row: Row | None = read_item(backend.dynamodb, _table(backend), key)
-    if row is None or row.get("kind") != KIND:
+    if row is None or row.get("kind") != BULK:
         raise ProblemError(404, "NOT_FOUND", f"no operation {operation_id}")
     return row
 

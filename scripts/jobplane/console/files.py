@@ -14,13 +14,16 @@ from jobplane_keys.tracking import DEFAULT_STATUS_SHARDS, FileStatus, read_statu
 HISTORY_DAYS = 7
 EXAMPLES = 50
 HOUR = 3600
+ORPHANS = "orphans"
+"""What was found last is remembered by this name, until a change of files."""
 
 KINDS = {
     "stuck_in_processing": (
         "Stuck in processing", "Its worker has not ended it. Reset stuck files sets it back."
     ),
     "missing_manifests": (
-        "Manifest missing", "The object of its manifest does not exist. Reset sets it back."
+        "Manifest missing",
+        "The object of its manifest does not exist. Reset stuck files sets it back."
     ),
     "missing_outputs": (
         "Output missing", "It is completed, and its date has no output. Set it back to pending."
@@ -32,13 +35,15 @@ KINDS = {
         "Stuck in a manifest", "No worker has begun its manifest. Reset stuck files sets it back."
     ),
     "expired_manifests": (
-        "Manifest expired", "Its manifest was deleted by its lifecycle. Reset sets it back."
+        "Manifest expired",
+        "Its manifest was deleted by its lifecycle. Reset stuck files sets it back."
     ),
     "abandoned_claims": (
-        "Claim abandoned", "A builder has locked it and stopped. Reset sets it back."
+        "Claim abandoned", "A builder has locked it and stopped. Reset stuck files sets it back."
     ),
     "not_in_manifest": (
-        "Not in its manifest", "The manifest that it names does not list it. Set it back."
+        "Not in its manifest",
+        "The manifest that it names does not list it. Reset stuck files sets it back."
     ),
     "lagging_files": (
         "Behind its manifest", "Its manifest is completed, it is not. Set it to completed."
@@ -204,7 +209,7 @@ def timeline(backend: Backend, asked: api.FileQuery) -> api.FileTimeline:
     events = [
         api.FileEvent(
             at=event["timestamp"],
-            title=event["event"].replace("_", " "),
+            title=event["event"].replace("_", " ").capitalize(),
             detail=event.get("error") or _resets(event),
             source=event.get("source"),
         )
@@ -236,6 +241,7 @@ def reset(backend: Backend, asked: api.ResetRequest) -> api.ResetAnswer:
         backend, "reset_stuck_files", max_processing_hours=asked.hours,
         statuses=list(asked.statuses), dry_run=asked.dry_run, reason=reason, next_token=asked.next,
     )  # fmt: skip
+    backend.forget(ORPHANS)
     done: list[api.FileOutcome] = []
     failed: list[api.FileOutcome] = []
     for file in body["stuck_files"]:
@@ -263,6 +269,7 @@ def update(backend: Backend, asked: api.FileUpdate) -> api.Done:
         new_status=asked.new_status, expected_status=asked.expected_status, force=asked.force,
         reason=asked.reason, changed_by=backend.operator[-128:],
     )  # fmt: skip
+    backend.forget(ORPHANS)
     return api.Done(message=body["message"])
 
 

@@ -29,10 +29,10 @@ MAX_QUERIES = 500
 def health(backend: Backend, _asked: None) -> api.Health:
     """Alarms that ring first; queues and functions by name."""
     with ThreadPoolExecutor(3) as pool:
-        alarms = pool.submit(lambda: list(_alarms(backend)))
+        ringing = pool.submit(lambda: list(alarms(backend)))
         queues = pool.submit(lambda: list(_queues(backend)))
         functions = pool.submit(lambda: list(_functions(backend)))
-        found = sorted(alarms.result(), key=lambda alarm: (ORDER[alarm.state], alarm.name))
+        found = sorted(ringing.result(), key=lambda alarm: (ORDER[alarm.state], alarm.name))
         return api.Health(
             alarms=found,
             alarms_off=not found,
@@ -46,7 +46,7 @@ def health(backend: Backend, _asked: None) -> api.Health:
         )
 
 
-def _alarms(backend: Backend) -> Iterator[api.Alarm]:
+def alarms(backend: Backend) -> Iterator[api.Alarm]:
     prefix = backend.stage.names.prefix
     pages = backend.client("cloudwatch").get_paginator("describe_alarms")
     for page in pages.paginate(AlarmNamePrefix=prefix):

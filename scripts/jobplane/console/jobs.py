@@ -31,8 +31,13 @@ MAX_TEXT = 20_000
 MAX_STEP_TEXT = 2_000
 MAX_LINES = 1_000
 SWEEP_SECONDS = 60
+IN_FLIGHT_SECONDS = 5.0
+"""All jobs in flight are read at most so often."""
+
 PICKED_UP_SECONDS = 60
 """A job that is queued for longer has no free worker, or its message was lost."""
+
+NOT_ENDED: tuple[api.JobStatus, ...] = ("SCHEDULED", "PENDING", "PROCESSING", "RETRYING")
 
 type Row = dict[str, Any]
 
@@ -91,6 +96,7 @@ def job(backend: Backend, key: api.JobKey) -> api.Job:
             cancel=may_write and not has_ended,
             replay=may_write and has_ended,
             resend_webhook=may_write and bool(assembly and assembly.webhook and has_ended),
+            put_back=may_write and not has_ended and float(row["lease_until"]) <= now,
         ),
         now=iso_time(now),
     )
@@ -356,19 +362,31 @@ def _span(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def in_flight(backend: Backend) -> tuple[list[Row], bool]:
+    """The rows of jobs in flight, and whether there are more of them."""
+    chosen = api.JobFilter(status=list(NOT_ENDED))
+    return backend.remembered(
+        "in-flight", IN_FLIGHT_SECONDS, lambda: Listing(backend).sorted_in_flight(chosen)
+    )
+
+
+def known_lanes(backend: Backend) -> api.Lanes:
+    """The lanes, as they were seconds ago."""
+    return backend.remembered("lanes", IN_FLIGHT_SECONDS, lambda: lanes(backend))
+
+
 def lanes(backend: Backend) -> api.Lanes:
     """The lanes with their slots and queues, and the jobs in flight by status."""
-    now, listing = time.time(), Listing(backend)
+    now = time.time()
     grouped: dict[str, list[Row]] = {}
     if backend.has("table", "lanes"):
         for row in _lane_rows(backend):
             grouped.setdefault(row["name"], []).append(row)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda each: _lane(backend, *each), sorted(grouped.items())))
-    chosen = api.JobsQuery(status=["SCHEDULED", "PENDING", "PROCESSING", "RETRYING"])
-    rows, is_cut = listing.sorted_in_flight(chosen)
+    rows, is_cut = in_flight(backend)
     totals = []
-    for status in chosen.status:
+    for status in NOT_ENDED:
         created = [row["created_at"] for row in rows if row["status"] == status]
         totals.append(
             api.StatusTotal(
@@ -543,3 +561,22 @@ def replay(backend: Backend, key: api.JobKey) -> api.Replayed:
     answer = performed(backend, key, message)
     made = api.JobKey(tenant=key.tenant, user=key.user, id=answer["request_id"])
     return api.Replayed(message=f"{made.id} runs {key.id} once more.", job=made)
+
+
+def put_back(backend: Backend, key: api.JobKey) -> api.Done:
+    """Have processor sweep now, which puts back, or ends, every job whose lease is over."""
+    row = read_job(backend, key)
+    if row["status"] in TERMINAL_STATUSES or float(row["lease_until"]) > time.time():
+        text = "its lease is not over: a worker may still run it; cancel it to end it"
+        raise ProblemError(409, "CONFLICT", text)
+    backend.invoke("processor", {"sweep": "leases"})
+    after = read_job(backend, key)
+    if after["status"] in TERMINAL_STATUSES:
+        text = f"{key.id} has ended as {after['status']}."
+        if after["status"] == RequestStatus.FAILED:
+            text = f"{key.id} had no attempt left, and has ended as FAILED. Replay it to run again."
+    elif float(after["lease_until"]) > time.time():
+        text = f"{key.id} was put back into the queue; the next free worker takes it."
+    else:
+        text = f"The sweep left {key.id} as it was; the log of processor says why."
+    return api.Done(message=text)

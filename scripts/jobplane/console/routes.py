@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobplane.console import api, bulk, files, health, jobs, webhooks, workspaces
+from jobplane.console import api, audit, bulk, files, findings, health, jobs, webhooks, workspaces
 from jobplane.console.backend import Backend
 from jobplane.console.listing import Listing
 from jobplane_keys import RequestStatus, iso_time
 
 POLL_SECONDS = 3.0
-LANES_SECONDS = 5.0
 
 
 def stage(backend: Backend, _asked: None) -> api.StageInfo:
@@ -37,22 +36,21 @@ def job_page(backend: Backend, asked: api.JobsQuery) -> api.JobPage:
 
 
 def lanes(backend: Backend, _asked: None) -> api.Lanes:
-    """The lanes, read at most every `LANES_SECONDS`, since that reads all jobs in flight."""
-    known, until = backend.lanes
-    if known is None or time.monotonic() >= until:
-        known = jobs.lanes(backend)
-        backend.lanes = known, time.monotonic() + LANES_SECONDS
-    return known
+    """The lanes, read at most every few seconds, since that reads all jobs in flight."""
+    return jobs.known_lanes(backend)
 
 
 ROUTES: dict[str, Callable[[Backend, Any], api.Shown]] = {
     "stage": stage,
+    "findings": findings.findings,
+    "audit": audit.entries,
     "jobs": job_page,
     "lanes": lanes,
     "job": jobs.job,
     "job/logs": jobs.logs,
     "jobs/cancel": jobs.cancel,
     "jobs/replay": jobs.replay,
+    "jobs/put-back": jobs.put_back,
     "bulk": bulk.operations,
     "bulk/operation": bulk.operation,
     "bulk/jobs": bulk.bulk_jobs,

@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from jobplane.console import api
+from jobplane.console import api, audit
 from jobplane.console.backend import Backend, ProblemError
 from jobplane.console.routes import ROUTES
 from jobplane.terminal.console import note
@@ -220,9 +220,11 @@ class Handler(BaseHTTPRequestHandler):
             text = f"the body must have a Content-Length of at most {MAX_BODY_BYTES}"
             raise ProblemError(400, "VALIDATION_ERROR", text)
         asked = api.POSTS[name][0].model_validate_json(self.rfile.read(int(length)))
+        backend = self.server.backend
         if name not in api.HARMLESS or not getattr(asked, "dry_run", True):
-            self.server.backend.require_writable()
-        self._send_json(200, ROUTES[name](self.server.backend, asked).model_dump(mode="json"))
+            backend.require_writable()
+        answer = audit.audited(backend, name, asked, lambda: ROUTES[name](backend, asked))
+        self._send_json(200, answer.model_dump(mode="json"))
 
     def _begin(self, token: str) -> None:
         """Give the session's cookie for the token, once."""

@@ -22,6 +22,14 @@ export interface ConsoleApi {
       asks: {};
       answer: StageInfo;
     };
+    findings: {
+      asks: {};
+      answer: Findings;
+    };
+    audit: {
+      asks: AuditQuery;
+      answer: Audit;
+    };
     jobs: {
       asks: JobsQuery;
       answer: JobPage;
@@ -96,6 +104,10 @@ export interface ConsoleApi {
       asks: JobKey;
       answer: Replayed;
     };
+    "jobs/put-back": {
+      asks: JobKey;
+      answer: Done;
+    };
     "bulk/preview": {
       asks: BulkPreviewRequest;
       answer: BulkPreview;
@@ -155,6 +167,78 @@ export interface StageInfo {
   statuses: JobStatus[];
   poll_seconds: number;
   now: Time;
+}
+/**
+ * GET /api/findings.
+ */
+export interface Findings {
+  findings: Finding[];
+  /**
+   * What could not be looked at, and why.
+   */
+  unchecked: string[];
+  now: Time;
+}
+/**
+ * Something that an operator should look at: what is wrong, since when, and what to do.
+ */
+export interface Finding {
+  part: Part;
+  title: string;
+  since: Time | null;
+  remedy: string;
+  count: number;
+  /**
+   * There are more than were counted.
+   */
+  is_more: boolean;
+  /**
+   * False if it may be as it should be, such as a lane that is full.
+   */
+  is_urgent: boolean;
+  /**
+   * The page where it is corrected, as the path of its address.
+   */
+  place: string[];
+  /**
+   * The filters of that page.
+   */
+  filter: {
+    [k: string]: string;
+  };
+}
+/**
+ * GET /api/audit.
+ */
+export interface AuditQuery {
+  before?: Time | null;
+}
+/**
+ * What was done with consoles in the last 90 days, the newest first.
+ */
+export interface Audit {
+  entries: AuditEntry[];
+  /**
+   * `before` of the next page.
+   */
+  next: Time | null;
+}
+/**
+ * What an operator did: one action, or an operation on many jobs, which `bulk` names.
+ *
+ * `begun`: the console ended before it knew the outcome. `refused`: nothing was changed, and
+ * `message` says why.
+ */
+export interface AuditEntry {
+  id: string;
+  at: Time;
+  who: string;
+  action: string;
+  subject: string;
+  reason: string | null;
+  outcome: "begun" | "done" | "refused" | "failed";
+  message: string | null;
+  bulk: string | null;
 }
 /**
  * GET /api/jobs.
@@ -268,7 +352,7 @@ export interface LaneRow {
   is_full: boolean;
 }
 /**
- * Names one job. GET /api/job, GET /api/job/logs, POST /api/jobs/cancel, /api/jobs/replay.
+ * Names one job. GET /api/job, /api/job/logs, POST /api/jobs/cancel, /replay, /put-back.
  */
 export interface JobKey {
   tenant: Tenant;
@@ -431,6 +515,10 @@ export interface JobActions {
   cancel: boolean;
   replay: boolean;
   resend_webhook: boolean;
+  /**
+   * Its lease is over: the sweep of processor puts it back, or ends it.
+   */
+  put_back: boolean;
 }
 /**
  * GET /api/job/logs: the lines of all functions with the job's id or its assembly's.

@@ -1,11 +1,13 @@
 import { type JSX, useEffect, useRef, useState } from "react";
 import type { Part, StageInfo } from "./api.js";
-import { useAttention } from "./attention.js";
+import { attention, useFindings } from "./attention.js";
 import { get } from "./client.js";
 import { useLoad } from "./load.js";
+import { AuditPage } from "./pages/audit.js";
 import { BulkList, BulkPage } from "./pages/bulk.js";
 import { ExecutionPage } from "./pages/execution.js";
 import { FilePage, FilesPage } from "./pages/files.js";
+import { FindingsPanel } from "./pages/findings.js";
 import { HealthPage } from "./pages/health.js";
 import { JobPage } from "./pages/job.js";
 import { JobsPage } from "./pages/jobs.js";
@@ -41,10 +43,12 @@ export function App(): JSX.Element {
 
 function Frame({ stage }: { stage: StageInfo }): JSX.Element {
   const route = useRoute();
-  const attention = useAttention(stage);
   const part = partOf(route, stage);
   const main = useRef<HTMLElement>(null);
   const place = route.path.join("/");
+  const findings = useFindings(place);
+  const looks = attention(findings.value);
+  const isFirstPage = (place === "" || place === stage.parts[0]) && route.query.size === 0;
   useEffect(() => {
     document.title = `${[names[part], route.path.at(-1)].filter(Boolean).join(" · ")} · ${stage.stage}`;
   }, [part, route, stage.stage]);
@@ -73,14 +77,14 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
         </div>
         <nav aria-label="Pages">
           {stage.parts.map((name) => {
-            const count = attention[name];
+            const look = looks[name];
             return (
               <a key={name} href={href([name])} aria-current={name === part ? "page" : undefined}>
                 {names[name]}
-                {count ? (
-                  <span className="count" title={count.says}>
-                    {count.more ? `${count.count}+` : count.count}
-                    <span className="hidden"> {count.says}</span>
+                {look ? (
+                  <span className="count">
+                    {look.more ? `${look.count}+` : look.count}
+                    <span className="hidden"> need a look</span>
                   </span>
                 ) : null}
               </a>
@@ -103,6 +107,7 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
             </span>
           </p>
         )}
+        {isFirstPage && <FindingsPanel answer={findings} />}
         <Page key={place} route={route} part={part} />
       </main>
     </div>
@@ -111,8 +116,11 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
 
 function partOf(route: Route, stage: StageInfo): Part {
   const first = route.path[0] ?? stage.parts[0] ?? "health";
-  const part =
-    first === "job" || first === "bulk" ? "jobs" : first === "execution" ? "workspaces" : first;
+  const part = ["job", "bulk", "audit"].includes(first)
+    ? "jobs"
+    : first === "execution"
+      ? "workspaces"
+      : first;
   return part in names ? (part as Part) : "jobs";
 }
 
@@ -121,6 +129,7 @@ function Page({ route, part }: { route: Route; part: Part }): JSX.Element {
   if (first === "jobs") return <JobsPage query={route.query} />;
   if (first === "job" && a && b && c) return <JobPage job={{ tenant: a, user: b, id: c }} />;
   if (first === "bulk") return a ? <BulkPage id={a} /> : <BulkList />;
+  if (first === "audit") return <AuditPage />;
   if (first === "workspaces") return <WorkspacesPage />;
   if (first === "execution" && a) return <ExecutionPage name={a} />;
   if (first === "files" && a && b) return <FilePage date={a} file={b} />;

@@ -15,6 +15,9 @@ export function queryOf(fields: Fields): string {
   return query.size ? `?${query}` : "";
 }
 
+/** The event after each change that the page has made. */
+export const CHANGED = "jobplane-changed";
+
 // Answers by address, with the tags by which the server tells that they are still the same.
 const known = new Map<string, { tag: string; value: unknown }>();
 const KEPT = 40;
@@ -73,5 +76,7 @@ export async function post<Path extends keyof Posts>(
     headers: { "content-type": "application/json" },
     body: JSON.stringify(asks),
   });
-  return read(answer);
+  const done = await read<Posts[Path]["answer"]>(answer);
+  dispatchEvent(new Event(CHANGED));
+  return done;
 }

@@ -20,6 +20,8 @@ const sizes = { phone: [390, 844], desktop: [1280, 800], wide: [1680, 1050] } as
 const themes = ["light", "dark"] as const;
 // docs/console.md and the README show these.
 const shown = new Set([
+  "findings-desktop-light",
+  "audit-desktop-light",
   "jobs-desktop-light",
   "jobs-phone-light",
   "bulk-preview-desktop-light",

@@ -153,7 +153,7 @@ const common = {
   priority: "normal",
   trace_id: "1-6921a0c2-3f1d2c4b5a69788796a5b4c3",
   expires_at: at(-604_000),
-  can: { cancel: true, replay: false, resend_webhook: false },
+  can: { cancel: true, replay: false, resend_webhook: false, put_back: true },
   now: at(0),
 } satisfies Partial<Job>;
 
@@ -167,10 +167,8 @@ export const stuckJob: Job = {
     progress: { percentage: 40, message: "step 4 of 10", at: at(151) },
   }),
   waits: {
-    summary:
-      "Its worker was lost: the lease ended 31 s ago, and nothing was written since 02:12:09.",
-    next_step:
-      "The sweeper of processor puts it back at 02:15:00; a worker then begins attempt 2 of 4.",
+    summary: "Its worker has stopped: the lease ran out 31 s ago, in attempt 1 of 4.",
+    next_step: "The sweeper of processor puts it back into the queue within a minute.",
     next_at: at(-20),
     is_problem: true,
     last_writer: "7c3a5d0e-51b2-4c0d-9f34-2f3a1b9e8d77",
@@ -242,7 +240,7 @@ export const failedJob: Job = {
   ],
   payload:
     '{"from": "2026-11-01", "until": "2026-11-28", "table": "orders_2026", "format": "parquet"}',
-  can: { cancel: false, replay: true, resend_webhook: false },
+  can: { cancel: false, replay: true, resend_webhook: false, put_back: false },
   lane: null,
 };
 
@@ -289,7 +287,7 @@ export const completedJob: Job = {
   payload: null,
   result:
     '{"ok": "ASSEMBLY_COMPLETED", "files": 311, "archive": "results/9e37/compress/images.zip"}',
-  can: { cancel: false, replay: true, resend_webhook: true },
+  can: { cancel: false, replay: true, resend_webhook: true, put_back: false },
 };
 
 const claims: Claim[] = [
@@ -530,20 +528,25 @@ const files = Array.from({ length: 40 }, (_, index) =>
 );
 
 const orphanKinds: Gets["files/orphans"]["answer"]["kinds"] = [
-  ["stuck_in_processing", "Its run ended without an outcome", "Read in the log of the run why, then reset the file.", 12],
+  [
+    "stuck_in_processing",
+    "Stuck in processing",
+    "Its worker has not ended it. Reset stuck files sets it back.",
+    12,
+  ],
   [
     "not_in_manifest",
-    "Its manifest does not list it",
-    "Two builders wrote the same manifest; its data was not read. Reset the file.",
+    "Not in its manifest",
+    "The manifest that it names does not list it. Reset stuck files sets it back.",
     4,
   ],
   [
     "lagging_files",
-    "Its manifest is completed, its row is not",
-    "Change its status to completed. Never reset it, or its data is in the output twice.",
+    "Behind its manifest",
+    "Its manifest is completed, it is not. Set it to completed.",
     3,
   ],
-  ["stale_locks", "A lock has expired", "Delete the row when its owner no longer runs.", 1],
+  ["stale_locks", "Stale lock", "Its time is over; the next builder replaces it.", 1],
 ].map(([kind, title, explanation, count]) => ({
   kind: String(kind),
   title: String(title),
@@ -656,6 +659,136 @@ const counts = {
   quarantined: 7,
 };
 
+const findings: Gets["findings"]["answer"]["findings"] = [
+  {
+    part: "jobs",
+    title: "1 job has lost its worker",
+    since: at(31),
+    remedy:
+      "The sweep puts it back within a minute. If that does not happen, open the job and press “Put it back now”.",
+    count: 1,
+    is_more: false,
+    is_urgent: true,
+    place: ["job", "acme", "ada", "req-5f3a91c0-00000"],
+    filter: {},
+  },
+  {
+    part: "workspaces",
+    title: "The workspace atlas#ada can't run jobs: its claim is stuck",
+    since: at(5400),
+    remedy: "Press “Release” beside it.",
+    count: 1,
+    is_more: false,
+    is_urgent: true,
+    place: ["workspaces"],
+    filter: {},
+  },
+  {
+    part: "files",
+    title: "20 files and locks are stuck, lost or contradictory, most of them: stuck in processing",
+    since: at(64_800),
+    remedy: "Each kind has its remedy there. “Reset stuck files” corrects most of them.",
+    count: 20,
+    is_more: false,
+    is_urgent: true,
+    place: ["files"],
+    filter: {},
+  },
+  {
+    part: "webhooks",
+    title: "12 webhooks to hooks.globex.example failed: it did not answer",
+    since: at(25_300),
+    remedy: "Correct the receiver, then press “Send again”.",
+    count: 12,
+    is_more: false,
+    is_urgent: true,
+    place: ["webhooks"],
+    filter: { failing: "yes" },
+  },
+  {
+    part: "health",
+    title:
+      "An alarm rings: The queue webhooks-dlq holds messages that failed for good; an operator must handle them.",
+    since: at(900),
+    remedy: "Health has what the runbook says to do.",
+    count: 1,
+    is_more: false,
+    is_urgent: true,
+    place: ["health"],
+    filter: {},
+  },
+  {
+    part: "jobs",
+    title: "The lane of tenant globex is full: 4 of 4 slots are taken, and 317 jobs wait",
+    since: at(1490),
+    remedy:
+      "Look at the jobs that have its slots. Cancel those that hang; if they all work, raise the limit of the lane.",
+    count: 317,
+    is_more: false,
+    is_urgent: false,
+    place: ["jobs"],
+    filter: { tenant: "globex", status: "PROCESSING,RETRYING" },
+  },
+];
+
+const auditEntries: Gets["audit"]["answer"]["entries"] = [
+  {
+    id: "20261129T021230-1c5b2f70",
+    at: at(130),
+    who: "arn:aws:sts::123456789012:assumed-role/operators/ada",
+    action: "bulk/cancel",
+    subject: "10000 jobs",
+    reason: "The supplier's catalogue is broken; they send a new one at 6",
+    outcome: "begun",
+    message: "It is running.",
+    bulk: "bulk-20261129-021201-4f7c",
+  },
+  {
+    id: "20261129T020412-9f0e11aa",
+    at: at(628),
+    who: "arn:aws:sts::123456789012:assumed-role/operators/ada",
+    action: "workspaces/release",
+    subject: "claim of borealis#grace, fence 41",
+    reason: "Its container was deleted",
+    outcome: "done",
+    message: "The claim of borealis#grace was released.",
+    bulk: null,
+  },
+  {
+    id: "20261129T015803-77c2d0b4",
+    at: at(997),
+    who: "arn:aws:sts::123456789012:assumed-role/operators/grace",
+    action: "jobs/cancel",
+    subject: "job req-5f3a91c0-00000 of acme / ada",
+    reason: null,
+    outcome: "refused",
+    message: "router: NOT_FOUND: no such request",
+    bulk: null,
+  },
+  {
+    id: "20261129T013120-0d1e88c1",
+    at: at(2600),
+    who: "arn:aws:sts::123456789012:assumed-role/operators/grace",
+    action: "files/reset",
+    subject: "files processing or manifested for at least 2 h",
+    reason: "the run was killed",
+    outcome: "done",
+    message: "16 reset, 1 skipped, 0 failed",
+    bulk: null,
+  },
+  {
+    id: "20261128T221009-5a61f9d2",
+    at: at(14_670),
+    who: "arn:aws:sts::123456789012:assumed-role/operators/ada",
+    action: "webhooks/resend",
+    subject: "webhook of assembly 9e3779b1c4a1f07be2d95a3816c0d4e7",
+    reason: null,
+    outcome: "done",
+    message: "The receiver accepted it (200).",
+    bulk: null,
+  },
+];
+
 /** A stage on which everything is there, and something is wrong on every page. */
 export function full(): Scenario {
   return {
@@ -674,6 +807,8 @@ export function full(): Scenario {
         poll_seconds: 2,
         now: at(0),
       }),
+      findings: () => ({ findings, unchecked: [], now: at(0) }),
+      audit: () => ({ entries: auditEntries, next: null }),
       jobs: (query) => {
         const wanted = query.get("status")?.split(",");
         const jobs = jobRows(120).filter(({ status }) => !wanted || wanted.includes(status));
@@ -999,6 +1134,9 @@ export function full(): Scenario {
       }),
     },
     posts: {
+      "jobs/put-back": ({ id }) => ({
+        message: `${id} was put back into the queue; the next free worker takes it.`,
+      }),
       "jobs/cancel": ({ id }) => ({ message: `${id} was cancelled.` }),
       "jobs/replay": ({ tenant, user }) => ({
         message: "It was sent again.",
@@ -1073,6 +1211,8 @@ export function empty(): Scenario {
         rows_read: 0,
         now: at(0),
       }),
+      findings: () => ({ findings: [], unchecked: [], now: at(0) }),
+      audit: () => ({ entries: [], next: null }),
       lanes: () => ({ lanes: [], totals: [], at_least: false, now: at(0) }),
       bulk: () => ({ operations: [] }),
       workspaces: () => ({

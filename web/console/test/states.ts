@@ -1,5 +1,6 @@
 import type { Page } from "playwright-core";
 import {
+  at,
   broken,
   completedJob,
   empty,
@@ -43,7 +44,27 @@ const refusal = problem(
 const job = "#/job/acme/ada/req-5f3a91c0-00000";
 
 export const states: State[] = [
-  { name: "jobs", address: "#/jobs", ready: "all of them" },
+  { name: "findings", address: "#/jobs", ready: "6 things need a look" },
+  {
+    name: "jobs",
+    address: "#/jobs",
+    scenario: changed(({ gets }) => {
+      gets.findings = () => ({ findings: [], unchecked: [], now: at(0) });
+    }),
+    ready: "all of them",
+  },
+  {
+    name: "findings-unchecked",
+    address: "#/jobs",
+    scenario: changed(({ gets }) => {
+      gets.findings = () => ({
+        findings: [],
+        unchecked: ["webhooks: Scan: AccessDeniedException: not authorized"],
+        now: at(0),
+      });
+    }),
+    ready: "Not checked: webhooks",
+  },
   { name: "jobs-failed", address: "#/jobs?status=FAILED&period=24h", ready: "all of them" },
   { name: "jobs-empty", address: "#/jobs", scenario: empty, ready: "No jobs yet" },
   {
@@ -88,6 +109,8 @@ export const states: State[] = [
     ready: "there is nothing to cancel",
   },
   { name: "bulk-list", address: "#/bulk", ready: "Receiver is back" },
+  { name: "audit", address: "#/audit", ready: "16 reset, 1 skipped" },
+  { name: "audit-empty", address: "#/audit", scenario: empty, ready: "Nothing was done yet" },
   { name: "bulk-empty", address: "#/bulk", scenario: empty, ready: "No bulk operation yet" },
   {
     name: "bulk-running",
@@ -175,7 +198,7 @@ export const states: State[] = [
     }),
     ready: "It gave up after 11 tries",
   },
-  { name: "files", address: "#/files", act: press(/files: Its run/), ready: "events-0011" },
+  { name: "files", address: "#/files", act: press(/files: Stuck in/), ready: "events-0011" },
   { name: "files-empty", address: "#/files", scenario: empty, ready: "Nothing is stuck" },
   {
     name: "files-reset",

@@ -590,8 +590,7 @@ export function FilePage({ date, file: name }: { date: string; file: string }): 
                 ["Error", value.file.error],
                 ["Resets", number(value.file.resets)],
                 ...Object.entries(value.file.fields).map(
-                  ([field, one]) =>
-                    [field, typeof one === "string" ? one : JSON.stringify(one)] as const,
+                  ([field, one]) => [titled(field), fieldText(field, one)] as const,
                 ),
               ]}
             />
@@ -616,6 +615,13 @@ export function FilePage({ date, file: name }: { date: string; file: string }): 
       )}
     </>
   );
+}
+
+/** A stored value; seconds since 1970 as a time. */
+export function fieldText(field: string, value: unknown): string {
+  const isTime = /(_time|_at|^ttl)$/.test(field) && typeof value === "number" && value > 1e9;
+  if (isTime) return stamp(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 const steps: Record<FileState, readonly FileState[]> = {

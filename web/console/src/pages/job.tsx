@@ -50,6 +50,7 @@ export function JobPage({ job: key }: { job: JobKey }): JSX.Element {
   );
   const [dialog, setDialog] = useState<"cancel" | "replay" | "resend">();
   const [done, setDone] = useState<ReactNode>();
+  const [refused, setRefused] = useState("");
   const shown = answer.value;
   if (!shown)
     return (
@@ -110,7 +111,29 @@ export function JobPage({ job: key }: { job: JobKey }): JSX.Element {
           <span>{done}</span>
         </p>
       )}
-      {shown.waits && <Waits waits={shown.waits} now={now} />}
+      {refused && (
+        <p className="notice" data-tone="bad" role="alert">
+          <span>{refused}</span>
+        </p>
+      )}
+      {shown.waits && (
+        <Waits waits={shown.waits} now={now}>
+          {shown.waits.is_problem && shown.waits.lease_is_over && (
+            <ActionButton
+              act={() => {
+                setRefused("");
+                post("jobs/put-back", key).then(
+                  ({ message }) => finish(message),
+                  (failure: Error) => setRefused(failure.message),
+                );
+              }}
+              off={!shown.can.put_back && "Its lease is not over."}
+            >
+              Put it back now
+            </ActionButton>
+          )}
+        </Waits>
+      )}
       {job.status === "FAILED" && job.error && (
         <div className="notice" data-tone="bad">
           <strong>
@@ -260,7 +283,8 @@ export function isBad(webhook: WebhookState): boolean {
   return ["failed", "retrying", "unsigned_refused", "refused"].includes(webhook.status ?? "");
 }
 
-function Waits({ waits, now }: { waits: WhyItWaits; now: number }): JSX.Element {
+function Waits(props: { waits: WhyItWaits; now: number; children: ReactNode }): JSX.Element {
+  const { waits, now } = props;
   const at = epoch(waits.next_at);
   return (
     <section
@@ -288,6 +312,7 @@ function Waits({ waits, now }: { waits: WhyItWaits; now: number }): JSX.Element 
           .filter(Boolean)
           .join(" · ")}
       </p>
+      {props.children && <div className="actions">{props.children}</div>}
     </section>
   );
 }

@@ -47,7 +47,7 @@ export function filterOf(query: URLSearchParams, now: number): JobFilter {
   };
 }
 
-export function JobTabs({ here }: { here: "jobs" | "bulk" }): JSX.Element {
+export function JobTabs({ here }: { here: "jobs" | "bulk" | "audit" }): JSX.Element {
   return (
     <nav className="tabs" aria-label="Jobs">
       <a href={href(["jobs"])} aria-current={here === "jobs" ? "page" : undefined}>
@@ -55,6 +55,9 @@ export function JobTabs({ here }: { here: "jobs" | "bulk" }): JSX.Element {
       </a>
       <a href={href(["bulk"])} aria-current={here === "bulk" ? "page" : undefined}>
         Bulk operations
+      </a>
+      <a href={href(["audit"])} aria-current={here === "audit" ? "page" : undefined}>
+        Audit
       </a>
     </nav>
   );
@@ -259,7 +262,7 @@ export function jobColumns(now: number): Column<JobRow>[] {
     {
       key: "created",
       head: "Created",
-      width: "98px",
+      width: "108px",
       number: true,
       line: 1,
       cell: (job) => <Ago time={job.created_at} now={now} />,
@@ -482,7 +485,15 @@ function LaneCards(): JSX.Element | null {
                       <span className="quiet">{titled(lane.kind)}</span> {lane.name}
                     </td>
                     <td>
-                      <Slots running={lane.running} slots={lane.slots} />
+                      <a
+                        href={href(["jobs"], {
+                          [lane.kind]: lane.name,
+                          status: "PROCESSING,RETRYING",
+                        })}
+                        title="Show the jobs that have its slots"
+                      >
+                        <Slots running={lane.running} slots={lane.slots} />
+                      </a>
                       {lane.per_minute !== null && (
                         <span className="quiet small">
                           {" "}

@@ -19,7 +19,7 @@ import { href, setFilters } from "../route.js";
 import { ActionButton, useStage } from "../stage.js";
 import { type Column, LongTable } from "../table.js";
 import { titled } from "../words.js";
-import { Touched } from "./job.js";
+import { isBad, Touched } from "./job.js";
 
 const tones: Record<NonNullable<WebhookState["status"]>, Tone> = {
   pending: "wait",
@@ -106,6 +106,7 @@ export function WebhooksPage({ query }: { query: URLSearchParams }): JSX.Element
           </p>
         </div>
       )}
+      {value && !value.given_up && <Failing deliveries={value.deliveries} />}
       {groups.length > 0 && (
         <Card
           title="Receivers"
@@ -252,6 +253,28 @@ export function WebhooksPage({ query }: { query: URLSearchParams }): JSX.Element
       )}
     </>
   );
+}
+
+/** Which receivers fail, and what to do; the rows of the table have no room for it. */
+function Failing({ deliveries }: { deliveries: readonly Delivery[] }): JSX.Element | null {
+  const failing = deliveries.filter(({ webhook }) => isBad(webhook));
+  const receivers = new Map(
+    failing.map(({ webhook, template_id }) => [webhook.host ?? template_id, webhook]),
+  );
+  if (!failing.length) return null;
+  return (
+    <section className="notice" data-tone="bad" aria-label="Failing receivers">
+      {[...receivers].map(([name, webhook]) => (
+        <p key={name}>
+          <strong>{`${name}: ${webhook.error ?? answerOf(webhook)}.`}</strong> {webhook.explanation}
+        </p>
+      ))}
+    </section>
+  );
+}
+
+function answerOf({ last_response_code: code }: WebhookState): string {
+  return code === null ? "the receiver did not answer" : `the receiver answered ${code}`;
 }
 
 function says(webhook: WebhookState): string {
