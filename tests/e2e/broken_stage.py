@@ -6,15 +6,18 @@ Run as `python -m tests.e2e.broken_stage`, by the browser tests of the console:
 `PORT`, and a stuck claim, and switches the schedules off that would correct them; it prints their
 names as JSON. `restore STAGE` undoes what outlives the stage's jobs. `jobs STAGE NUMBER TENANT`
 stores so many jobs of a tenant that are not due, and starts four that work. `kill STAGE FUNCTION`
-ends the processes that run a function.
+ends the processes that run a function. `agree STAGE TENANT` prints what the audit and the rows say.
 """
 
 import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from typing import Any
 
+from jobplane.console import api, bulk
+from jobplane.console.backend import Backend
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 from jobplane_keys import (
@@ -161,6 +164,36 @@ async def many(there: Deployed, number: int, tenant: str) -> Message:
     return {"tenant": tenant, "number": number}
 
 
+def agree(there: Deployed, tenant: str) -> Message:
+    """What the newest operation's audit, and the rows of a tenant's jobs, say by outcome.
+
+    `repeated` counts the jobs that the audit has more than once.
+    """
+    backend = Backend(there.stage)
+    newest = bulk.operations(backend, None).operations[0]
+    asked, jobs = api.BulkJobsQuery(id=newest.id), list[api.BulkJob]()
+    while True:
+        page = bulk.bulk_jobs(backend, asked)
+        jobs += page.jobs
+        if page.next is None:
+            break
+        asked = asked.model_copy(update={"next": page.next})
+    owner = {":owner": owner_key(tenant, "user")}
+    query = there.dynamodb.get_paginator("query").paginate(
+        TableName=there.info["tables"]["requests"],
+        KeyConditionExpression="#owner = :owner",
+        ExpressionAttributeNames={"#owner": "owner"},
+        ExpressionAttributeValues=to_item(owner),
+        ConsistentRead=True,
+    )
+    rows = [from_item(item) for part in query for item in part["Items"]]
+    return {
+        "audit": Counter(job.outcome for job in jobs),
+        "rows": Counter(row["status"] for row in rows),
+        "repeated": len(jobs) - len({job.job.id for job in jobs}),
+    }
+
+
 def main(what: str, stage: str, *words: str) -> Any:
     there = Deployed(Stage(Repository.here(), stage))
     match what, words:
@@ -172,6 +205,8 @@ def main(what: str, stage: str, *words: str) -> Any:
             return {}
         case "jobs", [number, tenant]:
             return asyncio.run(many(there, int(number), tenant))
+        case "agree", [tenant]:
+            return agree(there, tenant)
         case "kill", [function]:
             there.kill_workers(function)
             return {}

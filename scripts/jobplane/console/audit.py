@@ -133,7 +133,7 @@ def _shown(row: Mapping[str, Any]) -> api.AuditEntry:
         at=row["created_at"],
         who=row["who"],
         action=f"bulk/{row['action']}" if is_bulk else row["action"],
-        subject=f"{row['total']} jobs" if is_bulk else row["subject"],
+        subject=f"{row['total']:,} jobs" if is_bulk else row["subject"],
         reason=row.get("reason"),
         outcome=outcome,
         message=f"It is {row['state']}." if is_bulk else row.get("message"),

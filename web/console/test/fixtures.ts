@@ -737,7 +737,7 @@ const auditEntries: Gets["audit"]["answer"]["entries"] = [
     at: at(130),
     who: "arn:aws:sts::123456789012:assumed-role/operators/ada",
     action: "bulk/cancel",
-    subject: "10000 jobs",
+    subject: "10,000 jobs",
     reason: "The supplier's catalogue is broken; they send a new one at 6",
     outcome: "begun",
     message: "It is running.",

@@ -104,7 +104,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "action",
       head: "Action",
-      width: "164px",
+      width: "182px",
       line: 1,
       grow: true,
       cell: ({ action, bulk }) => {
@@ -115,7 +115,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "subject",
       head: "What",
-      width: "25%",
+      width: "26%",
       line: 2,
       grow: true,
       cell: ({ subject }) => <span title={subject}>{subject}</span>,
@@ -132,7 +132,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "reason",
       head: "Reason",
-      width: "12%",
+      width: "11%",
       cell: ({ reason }) => <span title={reason ?? undefined}>{reason ?? "–"}</span>,
     },
     {
@@ -144,7 +144,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "at",
       head: "When",
-      width: "96px",
+      width: "110px",
       number: true,
       line: 1,
       cell: ({ at }) => <Ago time={at} now={now} />,

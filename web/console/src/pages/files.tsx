@@ -274,7 +274,7 @@ function OrphanList({ orphans }: { orphans: Answer<Orphans> }): JSX.Element {
             ))}
             {(value.next || !value.is_complete) && (
               <p className="quiet small">
-                There are more than one search finds: mend these, then search again.
+                There are more than one search finds: correct these, then search again.
               </p>
             )}
           </>

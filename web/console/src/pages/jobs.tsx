@@ -496,8 +496,7 @@ function LaneCards(): JSX.Element | null {
                       </a>
                       {lane.per_minute !== null && (
                         <span className="quiet small">
-                          {" "}
-                          {number(lane.per_minute)} starts a minute
+                          {` · ${number(lane.per_minute)} starts a minute`}
                         </span>
                       )}
                     </td>

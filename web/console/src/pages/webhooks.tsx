@@ -101,7 +101,7 @@ export function WebhooksPage({ query }: { query: URLSearchParams }): JSX.Element
         <div className="notice" data-tone="bad">
           <strong>{`${counted(value.given_up ?? 0, "webhook")} given up after all attempts`}</strong>
           <p>
-            Mend the receiver first. Then send each one again here, or move all messages of the
+            Correct the receiver first. Then send each one again here, or move all messages of the
             dead-letter queue back: Health has the commands.
           </p>
         </div>
