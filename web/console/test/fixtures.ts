@@ -128,7 +128,7 @@ export const failedWebhook: WebhookState = {
   error: "could not connect to hooks.globex.example: connection refused",
   host: "hooks.globex.example",
   explanation:
-    "All 7 attempts failed, and the message is in webhooks-dlq. Mend the receiver, then send it again.",
+    "All 7 attempts failed, and the message is in webhooks-dlq. Correct the receiver, then send it again.",
 };
 
 function event(

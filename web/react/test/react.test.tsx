@@ -9,7 +9,7 @@ import {
   waitFor,
 } from "@testing-library/react";
 import axe from "axe-core";
-import { type ReactNode, StrictMode } from "react";
+import { type ReactNode, StrictMode, Suspense, use } from "react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import {
   JobProgress,
@@ -110,6 +110,37 @@ test("another id begins anew, and the old one is not heard any more", async () =
   expect(result.current.state).toBe("waiting");
 });
 
+function Film({ data }: { data: Promise<string> }) {
+  const { state } = useJob("a");
+  return <p>{`${state}: ${use(data)}`}</p>;
+}
+
+test("a job whose component suspends at first is shown to its end, and then nothing is sent", async () => {
+  let arrive = (): void => {};
+  const data = new Promise<string>((resolve) => {
+    arrive = () => resolve("film.mp4");
+  });
+  await act(async () => {
+    render(
+      <Suspense fallback={<p>Loading</p>}>
+        <Film data={data} />
+      </Suspense>,
+      { wrapper },
+    );
+  });
+  screen.getByText("Loading");
+  await act(async () => arrive());
+  await screen.findByText("waiting: film.mp4");
+  await waitFor(() => expect(Peer.sent.some(({ action }) => action === "subscribe")).toBe(true));
+  post({ type: "progress", seq: 1, percentage: 10, message: "" });
+  post({ type: "complete", seq: 2, success: true, result: {} });
+  await screen.findByText("completed: film.mp4");
+  const before = Peer.sent.length;
+  post({ type: "progress", seq: 3, percentage: 50, message: "late" });
+  screen.getByText("completed: film.mp4");
+  expect(Peer.sent).toHaveLength(before);
+});
+
 test("without a provider, the error says what to do", () => {
   vi.spyOn(console, "error").mockImplementation(() => {});
   expect(() => renderHook(() => useJob("a"))).toThrow("<JobplaneProvider>");
@@ -126,6 +157,13 @@ const running: AssemblyDocument = {
   steps_completed: 1,
   current_step: "hashed",
   progress_pct: 33,
+  uploads: [],
+  results: {},
+  bytes_expected: 0,
+  bytes_received: 0,
+  bytes_usage: 0,
+  branch: "main",
+  user: { userId: "anna" },
 };
 const { ok: _, ...bare } = running;
 const completed: AssemblyDocument = {

@@ -28,6 +28,13 @@ const document: AssemblyDocument = {
   template_id: "tpl",
   created_at: "2026-11-29T08:00:00.000Z",
   updated_at: "2026-11-29T08:00:00.000Z",
+  uploads: [],
+  results: {},
+  bytes_expected: 0,
+  bytes_received: 0,
+  bytes_usage: 0,
+  branch: "main",
+  user: { userId: "anna" },
 };
 
 /** The call of `assemble` that runs, and its end. */
