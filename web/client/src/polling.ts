@@ -84,7 +84,7 @@ export class PollingSocket implements Socket {
       return;
     }
     const state = data as unknown as RequestState;
-    delete data.event_count; // the HTTP API has no events: none are missing
+    delete data.event_count; // events are not asked for here: none are missing
     this.post({ ...head, type: "response", success: true, data } as ServerMessage);
     if (!isEnded(state)) await this.follow(job, Math.max(since_seq, state.seq), user_id);
   }
