@@ -1111,6 +1111,7 @@ export interface JobFlowInput {
   heartbeatSeconds?: number;
   maxClaimTries?: number;
   claimWaitSeconds?: number;
+  minIntervalSeconds?: number | null;
 }
 /**
  * An object in S3 that belongs to a message.

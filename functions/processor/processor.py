@@ -368,7 +368,9 @@ class Job(LeasedJob):
             self.post(message, self.subscribers, is_progress=True)
 
     def emitted(self, first: int, events: list[Any]) -> None:
-        message = server_message("event", self.request_id, time.time(), first=first, events=events)
+        message = server_message(
+            "event", self.request_id, time.time(), first=first, events=events, gap=False
+        )
         self.post(message, self.subscribers)
 
     def late(self, error: Exception) -> None:

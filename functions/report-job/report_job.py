@@ -71,6 +71,7 @@ FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 
 MAX_SECONDS = 24 * 3600
+MAX_AFTER = 1_000_000
 MAX_TEXT_LENGTH = 1000
 # The flow may send a job again a few times before its time begins.
 MARGIN_SECONDS = 600
@@ -321,16 +322,22 @@ def report(event: Mapping[str, Any], now: float) -> Row:
     """
     request, holder = request_of(event), Holder.of(event)
     progress, texts = told_progress(event), told_events(event)
+    after = checked_number(event, "after", -1, 0, MAX_AFTER)
     row = held(request, holder, now)
     if row is None:
         return {"accepted": False, "cancelRequested": False, "eventCount": 0}
     count = row.get("event_count", 0)
     try:
-        if texts and event.get("after", count) == count:
+        if texts and after in {-1, count}:
             counts = store_events(request, holder.name, row, texts, now)
             row, first, count = row | counts, count + 1, counts["event_count"]
             events = [json.loads(text) for text in texts]
-            post(row, server_message("event", request.request_id, now, first=first, events=events))
+            post(
+                row,
+                server_message(
+                    "event", request.request_id, now, first=first, events=events, gap=False
+                ),
+            )
         if progress is not None:
             row = store_progress(request, holder, row, progress, now)
     except EventError as error:

@@ -16,7 +16,9 @@ from jobplane.terminal.groups import ModuleGroup
 
 # The order of the verbs in `jobplane --help`.
 TOUR = {
-    "Work on a stage": ("up", "info", "invoke", "console", "jobs", "logs", "token", "demo", "down"),
+    "Work on a stage": (
+        "up", "info", "invoke", "console", "jobs", "interruptions", "logs", "token", "demo", "down",
+    ),
     "Change the functions": (
         "new", "new-project", "delete", "list", "templates", "affected", "build", "deploy",
     ),

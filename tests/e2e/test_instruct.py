@@ -1,13 +1,16 @@
 """Instructions on the local stage: jobs that the job flow runs, as their clients see them."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from jobplane.verbs import interruptions
 from jobplane_client import Job, JobWorker
 from jobplane_keys import execution_name, tenant_workspace
 from tests.e2e.deployed import Deployed, Message, Socket, unique, until
@@ -114,6 +117,25 @@ async def test_the_same_thread_joins_and_another_one_interrupts(instructed: Inst
         end = await socket.end_of(other)
         assert end["result"] == {"outcome": "Completed", "result": "short"}
         assert socket.faults == []
+    audit = await asyncio.to_thread(listed, instructed.workspace.key, instructed.deployed)
+    assert (first, other, "t-2") in [
+        (row["messageId"], row["interruptingMessageId"], row["newThreadId"]) for row in audit
+    ]
+
+
+def listed(workspace: str, deployed: Deployed) -> list[Message]:
+    """What `jobplane interruptions` prints."""
+    arguments = [workspace, "--stage", deployed.stage.name, "--json"]
+    done = CliRunner().invoke(interruptions.command, arguments)
+    assert done.exit_code == 0, done.output
+    rows: list[Message] = json.loads(done.stdout)["interruptions"]
+    return rows
+
+
+def test_an_audit_needs_a_workspace() -> None:
+    done = CliRunner().invoke(interruptions.command, ["amelia"])
+    assert done.exit_code == 2
+    assert "WORKSPACE must be project#user, such as amelia#scott" in done.stderr
 
 
 async def test_progress_and_events_reach_a_subscriber(instructed: Instructed) -> None:

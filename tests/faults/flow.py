@@ -86,7 +86,9 @@ class Execution:
 
     def acquire(self) -> Row:
         given = {"threadId": self.thread_id, "messageId": self.message_id, "owner": self.arn}
-        self.claim = self.task("ClaimJob", operation="acquire", ttlSeconds=3600, **given)
+        self.claim = self.task(
+            "ClaimJob", operation="acquire", ttlSeconds=3600, minIntervalSeconds=0, **given
+        )
         return self.claim
 
     def preempt(self, cause: Row) -> None:

@@ -275,6 +275,7 @@ def test_executions_of_others_and_running_ones_are_left_alone(reporting: Reporti
             "message",
         ),
         ({"operation": "report", **CLAIM, "request": REQUEST, "events": "abc"}, "events"),
+        ({"operation": "report", **CLAIM, "request": REQUEST, "after": "1"}, "after"),
     ],
 )
 def test_malformed_input_is_refused_by_its_field(

@@ -108,6 +108,20 @@ def test_a_request_that_was_cancelled_gives_the_claim_back() -> None:
     assert run.arguments["ReleaseUnused"]["Payload"]["reason"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("given", "passed"), [({}, "the stage's"), ({"minIntervalSeconds": 60}, 60)]
+)
+def test_a_job_waits_for_the_interval_after_the_last_one(given: Any, passed: Any) -> None:
+    """That of the input, or of the stage; however often it was tried."""
+    answers = [{"claimed": False, "reason": "rate_limited", "retryAfterSeconds": 41}] * 2
+    answers.append(ANSWERS["ClaimJob"])
+    run = Run(ANSWERS | {"ClaimJob": lambda _: answers.pop(0)})
+    run.start(input_of("x", maxClaimTries=1, **given))
+    assert run.path.count("WaitForInterval") == 2
+    asked = run.arguments["ClaimJob"]["Payload"]["minIntervalSeconds"]
+    assert asked == (passed if given else "${param:minIntervalSeconds}")
+
+
 @pytest.mark.parametrize("request_", [REQUEST | {"owner": "é" * 120_000}, "x" * 250_000, None])
 def test_a_request_that_is_too_large_is_cut(request_: Any) -> None:
     run = Run(ANSWERS | {"BeginJob": {"begun": True}})

@@ -80,6 +80,9 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "attempts of a request": f"{router.MAX_ATTEMPTS}",
         "a lease": f"{stage['leaseSeconds']} s; its worker renews it after half of that",
         "progress of a job that is stored and posted": f"{stage['progressPerSecond']} a second",
+        "the interval between two jobs of a workspace": (
+            "none; at most a day" if stage["minIntervalSeconds"] == 0 else "an interval"
+        ),
         "a job, all its invocations together": (
             f"{stage['maxJobSeconds'] // HOUR} h from its first start"
         ),

@@ -19,6 +19,8 @@ class Step:
     function: str | None
     errors: tuple[str, ...]
     waits_for_worker: bool
+    service: str
+    """The service that it calls and the operation, `lambda:invoke`; empty without a call."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class StateMachine:
     definition: Mapping[str, Any]
     functions: Mapping[str, str]
     """Substitution → function."""
+    resources: Path
+    """The file that declares it, with its role."""
+    granted: frozenset[str]
+    """The actions that its role allows."""
+    logs: bool
+    traces: bool
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -49,7 +57,9 @@ class StateMachine:
             if called.startswith("${") and function is None:
                 errors = []  # the rule `references` reports a missing function
             waits = str(state.get("Resource", "")).endswith(".waitForTaskToken")
-            yield Step(name, function, tuple(dict.fromkeys(errors)), waits)
+            resource = str(state.get("Resource", "")).partition(":states:::")[2]
+            service = resource.removeprefix("aws-sdk:").partition(".")[0]
+            yield Step(name, function, tuple(dict.fromkeys(errors)), waits, service)
             for inner in ("ItemProcessor", "Iterator"):
                 if inner in state:
                     yield from self._steps(state[inner])
@@ -62,7 +72,8 @@ def state_machines(repository: Repository) -> list[StateMachine]:
     by_id = {logical_id(function): function.name for function in repository.functions()}
     found = []
     for path in repository.resources:
-        for resource in (read_yaml(path).get("Resources") or {}).values():
+        resources = read_yaml(path).get("Resources") or {}
+        for resource in resources.values():
             properties = resource.get("Properties") or {}
             named = re.fullmatch(r"\$\{file\((.+)\)\}", str(properties.get("Definition", "")))
             if resource.get("Type") != "AWS::StepFunctions::StateMachine" or named is None:
@@ -73,5 +84,26 @@ def state_machines(repository: Repository) -> list[StateMachine]:
                 if target and target[0] in by_id:
                     functions[name] = by_id[target[0]]
             definition = repository.root / named[1]
-            found.append(StateMachine(definition, read_yaml(definition), functions))
+            machine = StateMachine(
+                definition,
+                read_yaml(definition),
+                functions,
+                path,
+                _granted(resources, properties.get("RoleArn")),
+                logs="LoggingConfiguration" in properties,
+                traces=bool((properties.get("TracingConfiguration") or {}).get("Enabled")),
+            )
+            found.append(machine)
     return found
+
+
+def _granted(resources: Mapping[str, Any], arn: Any) -> frozenset[str]:
+    """The actions that a role of the same file allows."""
+    name = str(arn["Fn::GetAtt"][0]) if isinstance(arn, dict) and "Fn::GetAtt" in arn else ""
+    policies = (resources.get(name) or {}).get("Properties", {}).get("Policies", ())
+    found: set[str] = set()
+    for policy in policies:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement.get("Action") or ()
+            found |= {actions} if isinstance(actions, str) else set(actions)
+    return frozenset(found)

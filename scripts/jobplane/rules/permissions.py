@@ -1,9 +1,9 @@
-"""A function's role grants the IAM actions that the function uses, and no others.
+"""A role grants the IAM actions that its function or its state machine uses, and no others.
 
 Used: calls of its clients, in the function and in libs that get a client, and what its event
 sources and destinations need. Granted: iamRoleStatements of function.yml, without wildcards. A
 transaction needs the actions of its items. An action without a visible call is allowed by an entry
-with its name.
+with its name. A state machine uses what its states call, and what its logs and traces need.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 
 from jobplane.rules._flow import Call, Facts, Program
+from jobplane.rules._steps import StateMachine, state_machines
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.terminal.environments import session_without_account
 from jobplane.tree.repository import Function
@@ -42,6 +43,16 @@ SOURCE_ACTIONS = {
     ),
     "sqs": ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),
 }  # fmt: skip
+# What the delivery of a state machine's logs and its traces need.
+LOG_ACTIONS = (
+    "logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy", "logs:UpdateLogDelivery",
+)  # fmt: skip
+TRACE_ACTIONS = (
+    "xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+)  # fmt: skip
 DESTINATION_ACTIONS = {"sqs": "sqs:SendMessage", "sns": "sns:Publish"}
 
 
@@ -64,6 +75,28 @@ def findings(tree: Tree) -> Findings:
         yield from _lost(member, program.facts)
         yield from _missing(member, function, used, granted)
         yield from _idle(member, function, set(used), granted)
+    if tree.is_whole:
+        for machine in state_machines(tree.repository):
+            yield from _of_machine(machine)
+
+
+def _of_machine(machine: StateMachine) -> Findings:
+    """Actions that a state machine's role lacks, or grants in vain."""
+    used = {*(LOG_ACTIONS if machine.logs else ()), *(TRACE_ACTIONS if machine.traces else ())}
+    for step in machine.steps:
+        service, _, name = step.service.partition(":")
+        if not name:
+            continue
+        called = f"{name[:1].upper()}{name[1:]}"
+        actions = ACTIONS.get(service, {}).get(called) or (f"{prefix_of(service)}:{called}",)
+        for action in set(actions) - machine.granted:
+            line = line_of(machine.path, f"{step.name}:")
+            text = f"{step.name} needs {action}: add it to the role of {machine.path.name}"
+            yield Finding(machine.path, line, text, action)
+        used |= set(actions)
+    for action in sorted(machine.granted - used):
+        text = f"{action} is granted to {machine.path.name}, but no state needs it: remove it"
+        yield Finding(machine.resources, line_of(machine.resources, action), text, action)
 
 
 def _granted(function: Function) -> Iterator[str]:

@@ -396,7 +396,7 @@ class ReportJobInput(_OfRequest):
     percentage: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     message: str = ""
     events: Annotated[list[Any], Field(max_length=500)] = []
-    after: Annotated[int, Field(ge=0)] | None = None
+    after: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | None = None
 
 
 class JobReported(_Output):
@@ -443,6 +443,7 @@ class JobFlowInput(_Workspace):
     heartbeat_seconds: Annotated[int, Field(ge=1, le=99_999_999), WHOLE] = 90
     max_claim_tries: Annotated[int, Field(ge=1, le=1000), WHOLE] = 30
     claim_wait_seconds: Annotated[int, Field(ge=0, le=MAX_TTL_SECONDS), WHOLE] = 5
+    min_interval_seconds: Annotated[int, Field(ge=0, le=MAX_TTL_SECONDS), WHOLE] | None = None
 
 
 class JobIds(_Output):
