@@ -5,7 +5,7 @@ import type { Socket } from "./session.js";
 interface Request {
   id?: string;
   action: string;
-  payload?: { request_id?: string; since_seq?: number; user_id?: string };
+  payload?: { request_id?: string; since_seq?: number; since_event?: number; user_id?: string };
 }
 
 /** So many jobs are waited for at a time; more of them are looked at in turn. */
@@ -61,7 +61,7 @@ export class PollingSocket implements Socket {
       } else {
         const { request_id: _, ...accepted } = data;
         this.post({ ...head, type: "acknowledgment", ...accepted } as unknown as ServerMessage);
-        await this.follow(head.request_id, 0, undefined);
+        await this.follow(head.request_id, 0, 0, undefined);
       }
     }
   }
@@ -75,30 +75,36 @@ export class PollingSocket implements Socket {
   private async subscribe(
     id: string | undefined,
     job: string,
-    { since_seq = 0, user_id }: NonNullable<Request["payload"]>,
+    { since_seq = 0, since_event, user_id }: NonNullable<Request["payload"]>,
   ): Promise<void> {
-    const { status, data } = await this.look(job, user_id);
+    const { status, data } = await this.look(job, user_id, eventsSince(since_event));
     const head = { request_id: String(id), timestamp: now() };
     if (status >= 400) {
       this.post(refusal(head.request_id, errorOf(data)));
       return;
     }
     const state = data as unknown as RequestState;
-    delete data.event_count; // events are not asked for here: none are missing
     this.post({ ...head, type: "response", success: true, data } as ServerMessage);
-    if (!isEnded(state)) await this.follow(job, Math.max(since_seq, state.seq), user_id);
+    const event = since_event === undefined ? undefined : lastEvent(state, since_event);
+    if (!isEnded(state)) await this.follow(job, Math.max(since_seq, state.seq), event, user_id);
   }
 
   /** Posts the changes of a job up to its end; a later call for the same job takes over. */
-  private async follow(job: string, since: number, userId: string | undefined): Promise<void> {
+  private async follow(
+    job: string,
+    since: number,
+    sinceEvent: number | undefined,
+    userId: string | undefined,
+  ): Promise<void> {
     const turn = {};
     this.followed.set(job, turn);
-    let seq = since;
+    let [seq, event] = [since, sinceEvent];
     while (this.followed.get(job) === turn && !this.closed.signal.aborted) {
       const asked = Date.now();
       const isWaiting = this.followed.size <= mostWaits;
       const query = isWaiting ? { wait: String(waitSeconds), since_seq: String(seq) } : {};
-      const { status, data } = await this.look(job, userId, query);
+      const all = { ...query, ...eventsSince(event) };
+      const { status, data } = await this.look(job, userId, all);
       if (this.followed.get(job) !== turn) return;
       if (status >= 400) {
         this.followed.delete(job);
@@ -106,10 +112,19 @@ export class PollingSocket implements Socket {
         return;
       }
       const state = data as unknown as RequestState;
+      const hasEvents = event !== undefined && lastEvent(state, event) > event;
+      if (state.events && (hasEvents || state.events.gap)) {
+        const { first, events, gap } = state.events;
+        const head = { request_id: job, timestamp: state.updated_at };
+        this.post({ ...head, type: "event", first, events, gap });
+      }
+      if (event !== undefined) event = lastEvent(state, event);
+      // The end comes after the last of the events.
+      if (hasEvents && state.events?.more) continue;
       for (const message of missed(state, seq)) this.post(message);
       if (isEnded(state)) this.followed.delete(job);
       else {
-        const isNews = state.seq > seq;
+        const isNews = hasEvents || state.seq > seq;
         seq = Math.max(seq, state.seq);
         const due = isWaiting ? leastPause : (leastPause * this.followed.size) / mostWaits;
         if (!isNews || !isWaiting) await this.pause(asked + due - Date.now());
@@ -155,6 +170,15 @@ export class PollingSocket implements Socket {
   private pause(milliseconds: number): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
+}
+
+function eventsSince(event: number | undefined): Record<string, string> {
+  return event === undefined ? {} : { since_event: String(event) };
+}
+
+/** The number of the last event that an answer has, or that was known before. */
+function lastEvent({ events: page }: RequestState, known: number): number {
+  return page ? Math.max(known, page.first + page.events.length - 1) : known;
 }
 
 function isEnded({ status }: RequestState): boolean {

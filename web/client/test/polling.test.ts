@@ -29,13 +29,24 @@ class Api {
     if (request === "POST /jobs") return this.start(JSON.parse(String(options.body)));
     const id = pathname.slice("/jobs/".length);
     const since = Number(searchParams.get("since_seq"));
+    const sinceEvent = Number(searchParams.get("since_event") ?? Number.POSITIVE_INFINITY);
     const { signal } = options;
     if (searchParams.has("wait")) {
-      await until(() => signal?.aborted || this.isNews(id, since));
+      await until(
+        () => signal?.aborted || this.isNews(id, since) || this.emitted(id).length > sinceEvent,
+      );
       signal?.throwIfAborted();
     }
     const job = this.jobs.get(id);
-    if (job) return Response.json(job);
+    const all = this.emitted(id);
+    if (job && searchParams.has("since_event")) {
+      // Pages of two.
+      const events = all.slice(sinceEvent, sinceEvent + 2);
+      const more = all.length > sinceEvent + 2;
+      const page = { first: sinceEvent + 1, events, count: all.length, more, gap: false };
+      return Response.json({ ...job, event_count: all.length, events: page });
+    }
+    if (job) return Response.json({ ...job, event_count: all.length });
     const refusal = { error: "The request does not exist", code: "NOT_FOUND", retryable: false };
     return Response.json(refusal, { status: 404 });
   };
@@ -50,6 +61,16 @@ class Api {
     const seq = (this.jobs.get(id)?.seq ?? 0) + 1;
     const progress = { seq, percentage, message: `${percentage} %`, at: "" };
     this.put(id, { status: "PROCESSING", progress });
+  }
+
+  private readonly events: Map<string, unknown[]> = new Map();
+
+  emit(id: string, ...events: unknown[]): void {
+    this.events.set(id, [...this.emitted(id), ...events]);
+  }
+
+  private emitted(id: string): unknown[] {
+    return this.events.get(id) ?? [];
   }
 
   private isNews(id: string, since: number): boolean {
@@ -115,6 +136,21 @@ test("where sockets are blocked, a job's progress and end come over HTTP, and th
   const before = api.requests.length;
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(api.requests).toHaveLength(before);
+});
+
+test("events come in order and once, and the end after the last of them", async () => {
+  const { jobs } = client();
+  const [heard, later]: [unknown[], unknown[]] = [[], []];
+  const ended = jobs.run("count", {}, { id: "a", onEvent: (event) => heard.push(event) });
+  await until(() => api.jobs.has("a"));
+  api.emit("a", 1, 2, 3);
+  await until(() => heard.length === 3);
+  api.emit("a", 4, 5, 6, 7);
+  api.put("a", { status: "COMPLETED", result: { n: 1 } });
+  expect(await ended).toEqual({ n: 1 });
+  expect(heard).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  await client().jobs.wait("a", { sinceEvent: 2, onEvent: (event) => later.push(event) });
+  expect(later).toEqual([3, 4, 5, 6, 7]);
 });
 
 test("a job of another tab is followed, a short action answered, a refusal passed on", async () => {
