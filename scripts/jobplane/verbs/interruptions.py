@@ -29,7 +29,7 @@ tenant+project#user."""
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(workspace: str, stage: str, limit: int, as_json: bool) -> None:
-    """List the interruptions and time-outs of a workspace: who, when, why."""
+    """List who interrupted the jobs of a workspace, when and why."""
     from jobplane.console.backend import Backend
     from jobplane.stage import emulator
     from jobplane.terminal.tables import console, table

@@ -69,7 +69,7 @@ or in the pyproject.toml of the member; `invoke`, `check` and pytest install it.
 def command(
     name: str | None, trigger: str | None, kind: str | None, listed: bool, as_json: bool
 ) -> None:
-    """Create a working function, action or robot, with its events and its test."""
+    """Create a working function, action or robot, with its test."""
     if listed:
         for known in TRIGGERS:
             click.echo(f"{known.name:15} {known.caller}: {known.example}")
