@@ -119,6 +119,8 @@ export interface Contracts {
   "functions/dispatch/result": DispatchResult;
   "functions/handle-timeout/input": HandleTimeoutEvent;
   "functions/handle-timeout/result": HandleTimeoutResult;
+  "functions/intake/input": MessageArrived;
+  "functions/intake/result": IntakeResult;
   "functions/jobs/input": HttpEvent;
   "functions/jobs/result": ProxyAnswer;
   "functions/processor/input": ProcessorEvent;
@@ -549,6 +551,33 @@ export interface HandleTimeoutResult {
   duplicate: boolean;
   recordId: string | null;
   dlqMessageId: string | null;
+}
+/**
+ * The event of EventBridge for a new object under `inbox/` of the files bucket.
+ */
+export interface MessageArrived {
+  "detail-type": "Object Created";
+  detail: InboxDetail;
+}
+/**
+ * What has arrived.
+ */
+export interface InboxDetail {
+  object: InboxObject;
+}
+/**
+ * An object under `inbox/`.
+ */
+export interface InboxObject {
+  key: string;
+}
+/**
+ * What became of an object; `known`: its message was here before. `gone`: it was moved.
+ */
+export interface IntakeResult {
+  outcome: "queued" | "known" | "refused" | "gone";
+  requestId?: string;
+  reason?: string;
 }
 /**
  * An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer.

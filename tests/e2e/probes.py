@@ -25,6 +25,9 @@ PREFIXES = {
         "results/requests",
         "reports",
         "jobs",
+        "inbox",
+        "inbox-refused",
+        "attachments",
         "elsewhere",
     )  # fmt: skip
 }

@@ -81,6 +81,7 @@ HARMLESS: dict[str, Any] = {
         "detail-type": "Step Functions Execution Status Change",
         "detail": {"executionArn": UNKNOWN_EXECUTION, "status": "SUCCEEDED"},
     },
+    "intake": {"detail": {"object": {"key": "inbox/gone"}}},
     "processor": {"Records": []},
     "record-interruption": {
         "projectUserId": UNKNOWN_WORKSPACE,
@@ -459,11 +460,19 @@ def undelivered_event(deployed: Deployed) -> None:
     deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(lost))
 
 
+def unread_message(deployed: Deployed) -> None:
+    """An object that intake has failed on, put there as Lambda does it after its last attempt."""
+    letter = {"requestPayload": HARMLESS["intake"]}
+    url = deployed.info["queues"]["intake-dlq"]
+    deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(letter))
+
+
 DEAD_LETTERS = {
     "webhooks-dlq": dead_notification,
     "requests-failed": refused_record,
     "jobs-dlq.fifo": timed_out_job,
     "execution-events-dlq": undelivered_event,
+    "intake-dlq": unread_message,
 }
 
 

@@ -79,7 +79,7 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
     for grant in grants(compiled("prod"), PROD):
         if grant.resource.startswith("FilesBucket/"):
             assert re.fullmatch(
-                r"FilesBucket/(uploads|payloads|results(/requests)?|reports|jobs)/\*",
+                r"FilesBucket/(uploads|payloads|results(/requests)?|reports|jobs|attachments|inbox(-refused)?)/\*",
                 grant.resource,
             ), grant
 

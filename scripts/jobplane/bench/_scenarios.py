@@ -18,6 +18,7 @@ from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.trying.job_flow import JobFlow
 from jobplane_client import AsyncHttpStatusClient, mint_token
+from jobplane_keys import Workspace
 
 MESSAGES = 10
 # Two messages a second are posted at most, so ten need five seconds.
@@ -45,7 +46,7 @@ class Actor:
         self.member: Member = crowd.members[0]
         self.visitor: Member = crowd.members[1]
         self.assembly = ""
-        self.flow = JobFlow(stage, description, f"cost-{secrets.token_hex(3)}")
+        self.flow = JobFlow(stage, description, Workspace("demo", f"cost-{secrets.token_hex(3)}"))
 
     def invoke(self, function: str, **event: Any) -> Any:
         name = self.description["functions"][function]

@@ -28,6 +28,7 @@ FIRST_EVENTS = {
     "disconnect": "closed",
     "dispatch": "queued",
     "handle-timeout": "timed-out",
+    "intake": "message",
     "jobs": "get",
     "processor": "echo-completed",
     "record-interruption": "recorded",

@@ -1,19 +1,26 @@
-"""Steps on the job flow: follow-ups, interruption, lost heartbeats."""
+"""Steps on the job flow: follow-ups, interruption, lost heartbeats, an e-mail."""
 
+import asyncio
 from dataclasses import dataclass
+from email.message import EmailMessage
+from hashlib import sha256
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from jobplane.demo.scene import Scene
+from jobplane.demo.scene import TENANT, Scene
+from jobplane.demo.sockets import connect
 from jobplane.demo.story import Observation, Stopwatch, check, step
 from jobplane.trying.job_flow import JobFlow, until
 from jobplane_client import Job
+from jobplane_keys import Workspace, from_item, owner_key, tenant_workspace, to_item
+from jobplane_models.messages import CompleteMessage, ProgressMessage
 
 FUNCTIONS = (
     "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
 )  # fmt: skip
+EMAIL_FUNCTIONS = ("intake", "report-job")
 SILENCE_SECONDS = 2
 
 
@@ -38,7 +45,8 @@ class HandlerLog:
 @step("Run one job at a time per workspace", shows=FUNCTIONS, seconds=120)
 async def interruption(scene: Scene) -> Observation:
     """A follow-up joins the job of thread A; a job of thread B interrupts it and runs."""
-    flow, log = JobFlow(scene.stage, scene.description, scene.user), HandlerLog([], [])
+    workspace = Workspace("demo", scene.user)
+    flow, log = JobFlow(scene.stage, scene.description, workspace), HandlerLog([], [])
     scene.flow = flow
     async with flow.worker(log.work):
         watch = Stopwatch()
@@ -63,6 +71,48 @@ async def interruption(scene: Scene) -> Observation:
         f"running {begun:.0f} ms after the start; a follow-up joined; another thread's job "
         f"interrupted it within {stopped:.0f} ms",
         {"begin_ms": begun, "interrupt_ms": stopped},
+    )
+
+
+@step("Make a job of an e-mail", needs=(connect, interruption), shows=EMAIL_FUNCTIONS, seconds=60)
+async def email(scene: Scene) -> Observation:
+    """An e-mail in the bucket becomes a job; its user hears on the socket how far its worker is."""
+    sent = EmailMessage()
+    sent["Message-ID"] = message_id = f"<{scene.user}@example.org>"
+    sent["From"], sent["To"] = "ann@example.org", f"site+{scene.user}@mail.example.com"
+    sent.set_content("Please build the page.")
+    job = f"mail-{sha256(message_id.encode()).hexdigest()[:32]}"
+    key = to_item({"owner": owner_key(TENANT, scene.user), "request_id": job})
+    table, bucket = scene.description["tables"]["requests"], scene.description["buckets"]["files"]
+    dynamodb, s3 = scene.stage.client("dynamodb"), scene.stage.client("s3")
+    received: list[str] = []
+
+    def work(job: Job) -> str:
+        received.append(job.instruction["text"])
+        for part in range(1, 5):
+            job.report(25 * part, f"part {part} of 4")
+            job.wait(0.2)
+        return "built"
+
+    workspace = tenant_workspace(TENANT, scene.user, "site")
+    percentages: list[float] = []
+    end: CompleteMessage | None = None
+    async with JobFlow(scene.stage, scene.description, workspace).worker(work):
+        watch = Stopwatch()
+        drop = {"Bucket": bucket, "Key": f"inbox/{scene.user}", "Body": sent.as_bytes()}
+        await asyncio.to_thread(s3.put_object, **drop)
+        await until(lambda: from_item(dynamodb.get_item(TableName=table, Key=key).get("Item", {})))
+        stored = watch.ms
+        async for message in scene.socket.follow(job):
+            if isinstance(message, ProgressMessage):
+                percentages.append(message.percentage)
+            end = message if isinstance(message, CompleteMessage) else None
+    check(received == ["Please build the page."], f"the worker received {received}")
+    check(end is not None and percentages[-1:] == [100], f"progress: {percentages}")
+    return Observation(
+        f"a job {stored:.0f} ms after the e-mail arrived; {len(percentages)} messages of progress, "
+        f"completed after {watch.ms:.0f} ms",
+        {"stored_ms": stored, "completed_ms": watch.ms},
     )
 
 

@@ -123,6 +123,7 @@ CONTRACTS: dict[str, Contract] = {
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
     "dispatch": Contract(INPUT_ERRORS),
     "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
+    "intake": Contract(INPUT_ERRORS),
     "jobs": Contract(
         statuses=frozenset({200, 202, 204, 207, 304, 400, 401, 403, 404, 409, 410, 413}),
         is_refusal=_is_error_status,

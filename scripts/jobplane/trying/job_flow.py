@@ -15,8 +15,8 @@ LOOKS_PER_SECOND = 5
 
 
 class JobFlow:
-    def __init__(self, stage: Stage, description: Mapping[str, Any], user: str) -> None:
-        self.workspace = Workspace("demo", user)
+    def __init__(self, stage: Stage, description: Mapping[str, Any], workspace: Workspace) -> None:
+        self.workspace = workspace
         self.executions: dict[str, str] = {}
         self._stage = stage
         self._description = description

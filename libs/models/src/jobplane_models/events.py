@@ -230,3 +230,48 @@ class ExecutionEnded(Input):
 
     detail_type: Literal["Step Functions Execution Status Change"] = Field(alias="detail-type")
     detail: ExecutionDetail
+
+
+class NamedObject(_Event):
+    """The object of an event; its key is not URL-encoded."""
+
+    key: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class CreatedObject(_Event):
+    """What was created."""
+
+    object: NamedObject
+
+
+class ObjectCreated(Input):
+    """The event of EventBridge for a new object of the files bucket."""
+
+    detail_type: Literal["Object Created"] = Field(alias="detail-type")
+    detail: CreatedObject
+
+
+class InboxObject(NamedObject):
+    """An object under `inbox/`."""
+
+    key: Annotated[str, Field(pattern="^inbox/", max_length=1024)]
+
+
+class InboxDetail(CreatedObject):
+    """What has arrived."""
+
+    object: InboxObject
+
+
+class MessageArrived(ObjectCreated):
+    """The event of EventBridge for a new object under `inbox/` of the files bucket."""
+
+    detail: InboxDetail
+
+
+class IntakeResult(Open):
+    """What became of an object; `known`: its message was here before. `gone`: it was moved."""
+
+    outcome: Literal["queued", "known", "refused", "gone"]
+    request_id: str | None = Field(None, alias="requestId")
+    reason: str | None = None
