@@ -16,6 +16,7 @@ NAMES = {
     "http": "show-the-request-19",
     "sqs": "cancel-by-messages1",
     "stream": "measure-ends",
+    "s3": "measure-new-objects",
     "schedule": "count-overdue",
     "step-functions": "interruptions-of",
 }

@@ -160,7 +160,8 @@ def test_new_functions_have_no_unfilled_placeholders(made: Repository) -> None:
             assert "__" not in file.name.replace("__pycache__", "")
             if file.is_file() and file.suffix != ".pyc":
                 assert not any(
-                    word in file.read_text() for word in ("__NAME__", "__MODULE__", "__RESOURCE__")
+                    word in file.read_text()
+                    for word in ("__NAME__", "__MODULE__", "__RESOURCE__", "__FUNCTION__")
                 ), file
 
 

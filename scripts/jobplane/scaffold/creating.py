@@ -1,7 +1,8 @@
 """Create functions, actions and robots from templates: code, configuration, events and tests.
 
 A template is a folder of `templates/`. In names and texts of its files, `__NAME__` (kebab-case),
-`__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) are replaced.
+`__MODULE__` (snake_case), `__RESOURCE__` (CamelCase) and `__FUNCTION__` (the function's logical id)
+are replaced.
 """
 
 import importlib.util
@@ -18,8 +19,8 @@ from jobplane.contracts.catalogue import socket_actions
 from jobplane.deploy.templates import templates
 from jobplane.rules.names import FORBIDDEN
 from jobplane.scaffold.registering import LOADED_BY, registrations
-from jobplane.tree.configuration import Configuration, references
-from jobplane.tree.repository import Repository
+from jobplane.tree.configuration import Configuration, logical_id, references
+from jobplane.tree.repository import Function, Repository
 from lambdapack.environments import uv_command, uv_locking_environment
 from lambdapack.tools import run_quietly
 
@@ -138,6 +139,7 @@ def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]
         "__NAME__": name,
         "__MODULE__": name.replace("-", "_"),
         "__RESOURCE__": "".join(word.capitalize() for word in name.split("-")),
+        "__FUNCTION__": _logical_id(repository, name),
     }
 
     def filled(text: str) -> str:
@@ -154,10 +156,15 @@ def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]
     return files
 
 
+def _logical_id(repository: Repository, name: str) -> str:
+    return logical_id(Function(name, repository.root / "functions" / name))
+
+
 def _missing(repository: Repository, files: Mapping[Path, str]) -> set[str]:
     """The resources that the files refer to, but that do not exist."""
     documents = [yaml.safe_load(text) for path, text in files.items() if path.suffix == ".yml"]
     own = {id_ for document in documents for id_ in document.get("Resources") or ()}
+    own |= {_logical_id(repository, path.parent.name) for path in files}
     there = own | Configuration(repository).resources.keys()
     return {id_ for id_ in references(documents) - there if not id_.startswith("AWS::")}
 

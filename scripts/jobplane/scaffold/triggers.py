@@ -27,6 +27,9 @@ TRIGGERS = (
     Trigger(
         "stream", "the stream of `requests`", "measures how requests ended, and how long they took"
     ),
+    Trigger(
+        "s3", "new objects under its folder of the files bucket", "measures the size of each object"
+    ),
     Trigger("schedule", "every five minutes", "counts overdue requests"),
     Trigger("step-functions", "a state of the job flow", "counts how often a job was interrupted"),
 )
