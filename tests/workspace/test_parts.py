@@ -124,7 +124,7 @@ for (const { properties } of widgets)
 @pytest.mark.parametrize(
     ("part", "first", "last"),
     [
-        ("job-flow", "interruption", "overview"),
+        ("job-flow", "connect", "overview"),
         ("realtime", "connect", "memory"),
         ("files", "orphans", "orphans"),
     ],
@@ -190,7 +190,7 @@ def test_update_merges_changes_of_the_taken_files_only(sources: Repository, tmp_
     edit(project, "functions/claim/function.yml", "memorySize:", "# Ours.\nmemorySize:")
     commit(project)
     touch(sources, "functions/claim/claim.py")
-    touch(sources, "functions/router/router.py")
+    touch(sources, "functions/state-manager/state_manager.py")
     commit(sources)
 
     assert update(sources, target)
@@ -202,7 +202,7 @@ def test_update_merges_changes_of_the_taken_files_only(sources: Repository, tmp_
     claim = "functions/claim/claim.py"
     assert (target / claim).read_text() == (sources.root / claim).read_text()
     assert "# Ours." in (target / "functions/claim/function.yml").read_text()
-    assert not (target / "functions/router").exists()
+    assert not (target / "functions/state-manager").exists()
     assert project.service == "acme-jobs"
     assert not update(sources, target), "nothing has changed since"
 
@@ -224,6 +224,13 @@ def test_a_parts_pages_have_no_links_or_names_of_missing_functions(
 ) -> None:
     root = reduced[part].root
     gone = ALL - TAKEN[part]
+    # A role may have rights to call a function that only some stages have.
+    granted = {
+        name
+        for name in gone
+        for each in reduced[part].functions()
+        if f"{{param:tablePrefix}}{name}" in (each.directory / "function.yml").read_text()
+    }
     for page in [root / "CONTRIBUTING.md", *root.glob("docs/*.md")]:
         text = page.read_text(encoding="utf-8")
         targets = [target for target in LINK.findall(text) if "://" not in target]
@@ -234,7 +241,8 @@ def test_a_parts_pages_have_no_links_or_names_of_missing_functions(
             assert (root / module).is_file(), f"{page.name}: {module}"
         for name in gone:
             assert f"functions/{name}" not in text, page.name
-            assert "-" not in name or name not in text, page.name
+            is_granted = page.name == "security.md" and name in granted
+            assert "-" not in name or name not in text or is_granted, page.name
 
 
 def test_a_parts_lock_checks_and_tests_work(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ WHAT = (
     "Framework; taken from Jobplane."
 )
 FUNCTION = re.compile(r"\| \[`([a-z-]+)`\]\(functions/")
+PAGES = re.compile(r"\|[^|\]]+\| .*\]\(docs/")
+"""A row of the table that says what one reads where."""
 README = Path(__file__).with_name("README.md.tmpl")
 # Files about this repository as a whole, or about its history.
 LEFT_OUT = ("CHANGELOG.md", "web", "docs/decisions", "docs/performance.md", "docs/faults.md")
@@ -341,7 +343,7 @@ def _write_readme(repository: Repository, upstream: str, summary: str) -> None:
             found.string for found in libs if found and (root / "libs" / found[1]).is_dir()
         ),
         "pages": "\n".join(
-            filter(None, (_with_pages(row, root) for row in rows if "](docs/" in row))
+            filter(None, (_with_pages(row, root) for row in rows if PAGES.match(row)))
         ),
     }
     text = README.read_text(encoding="utf-8")
