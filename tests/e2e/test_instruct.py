@@ -223,13 +223,15 @@ async def test_a_job_that_waits_for_its_workspace_is_cancelled_at_once(
     busy = threading.Event()
     async with (
         instructed.deployed.socket(instructed.user) as socket,
-        instructed.worker(lambda job: busy.wait(20)),
+        instructed.worker(lambda job: busy.wait(300)),
     ):
-        await instructed.until_status(await instructed.send(socket, "t-1"), "PROCESSING")
-        waiting = await instructed.send(socket, "t-2")
-        answer = await socket.ask({"action": "cancel", "payload": {"request_id": waiting}})
-        assert answer["data"]["status"] == "cancelled"
-        busy.set()
+        try:
+            await instructed.until_status(await instructed.send(socket, "t-1"), "PROCESSING")
+            waiting = await instructed.send(socket, "t-2")
+            answer = await socket.ask({"action": "cancel", "payload": {"request_id": waiting}})
+            assert answer["data"]["status"] == "cancelled"
+        finally:
+            busy.set()
 
         def is_free() -> bool:
             row: Message = instructed.deployed.get(
