@@ -6,9 +6,10 @@ worker that is killed after it has stored an end posts nothing.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from jobplane.explore.tables import Row
 from jobplane.explore.world import TTL, Change, World
@@ -62,6 +63,19 @@ class Guarantee:
     def broken(self, problem: str) -> BrokenGuaranteeError:
         sentence = " ".join((self.__doc__ or "").split())
         return BrokenGuaranteeError(type(self).__name__, sentence, problem)
+
+    def has_lease(self, change: Change, row: Mapping[str, Any]) -> bool:
+        """Whether the lease of a request is that of who changes it: of an invocation, or of the
+        job worker that has asked for it, under its claim and fence.
+        """
+        owner = row.get("lease_owner")
+        flow, worker = (
+            self.world.programs.get("flow"),
+            re.split("[./]", change.process.removeprefix("late/"))[0],
+        )
+        started = [one for one in flow.started if one.process == worker] if flow else []
+        names = {f"{one.claim_id}/{one.fence}" for one in started}
+        return owner in {f"invocation-{change.process}", *names}
 
     def met(self, process: str) -> set[str]:
         """The faults of a process."""
@@ -251,7 +265,7 @@ class LeaseWhileItLives(Guarantee):
         if new.get("lease_owner") == old["lease_owner"] or new["status"] in TERMINAL:
             return
         owner = old["lease_owner"].removeprefix("invocation-")
-        if change.process == owner:
+        if change.process == owner or self._is_newer_fence(owner, new.get("lease_owner", "")):
             return
         left = old["lease_until"] - self.world.now
         if left > TOLERANCE_SECONDS:
@@ -278,6 +292,11 @@ class LeaseWhileItLives(Guarantee):
             )
         if owner.startswith("processor") and self.met(owner) <= HARMLESS:
             raise self.broken(f"{owner} leaves {new['request_id']}, and no fault has met it.")
+
+    def _is_newer_fence(self, old: str, new: str) -> bool:
+        """Whether the job worker that has taken a claim over follows the one before."""
+        (claim, _, fence), (same, _, newer) = old.rpartition("/"), new.rpartition("/")
+        return bool(claim) and claim == same and int(newer) > int(fence)
 
 
 class NeverEarly(Guarantee):
@@ -367,7 +386,7 @@ class StepsKept(Guarantee):
         before, after = old.get("steps", []), new.get("steps", [])
         if after[: len(before)] != before and "steps_object" not in new:
             raise self.broken(f"{change.task} changes {before} of {new['request_id']} to {after}.")
-        is_worker = new.get("lease_owner") == f"invocation-{change.process}"
+        is_worker = self.has_lease(change, new)
         if before != after and not (is_worker and new["status"] == "PROCESSING"):
             raise self.broken(f"{change.task} stores steps of {new['request_id']}, not having it.")
 
@@ -389,7 +408,7 @@ class EventsKept(Guarantee):
         kept, tail = old.get("event_tail", ""), new.get("event_tail", "")
         if kept != tail and (before == after or (tail and not tail.startswith(kept))):
             raise self.broken(f"{change.task} changes the newest events from {kept} to {tail}.")
-        is_worker = old.get("lease_owner") == f"invocation-{change.process}"
+        is_worker = self.has_lease(change, old)
         if before != after and not (is_worker and new["status"] == "PROCESSING"):
             raise self.broken(f"{change.task} stores events of {new['request_id']}, not having it.")
 

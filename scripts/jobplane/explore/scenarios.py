@@ -22,7 +22,7 @@ from jobplane.explore.workspaces import Flow
 from jobplane.explore.world import Client, World
 from jobplane_client import Job, JobplaneError, StatusClient
 from jobplane_files import COUNTER_SHARDS
-from jobplane_keys import iso_time, to_item
+from jobplane_keys import iso_time, tenant_workspace, to_item
 from jobplane_keys.tracking import COUNTERS
 from jobplane_leases import Lease, LeaseLostError, RequestLease, enqueue_request
 from jobplane_leases.callbacks import TokenError, return_callback
@@ -869,3 +869,22 @@ def abandoned(world: World) -> None:
     flow = Flow(world)
     flow.message("m1", "t1")
     flow.message("m2", "t2", interrupts=False)
+
+
+@scenario("instruct", *JOBS, *FLOW, "report-job")
+def instruct(world: World) -> None:
+    """A job of the flow is cancelled while its worker reports; another worker may take it over."""
+    flow = Flow(world, workspace=tenant_workspace("acme", "scott", "site"))
+    flow.run_requests()
+
+    def work(job: Job) -> str:
+        job.report(50, "half")
+        job.emit("line")
+        job.wait(5)
+        return "done"
+
+    payload = {"project": "site", "thread": "t1", "instruction": "work"}
+    world.connect("origin").ask("instruct", payload, id="job")
+    for name in ("worker-a", "worker-b"):
+        flow.worker(name, work)
+    world.connect("device").say("cancel", {"request_id": "job"}, at=world.now + 2)

@@ -311,10 +311,11 @@ class Stream:
 
 @dataclass
 class Execution:
-    """An execution of the job flow."""
+    """An execution of the job flow; `said` has its input, and what it ended with."""
 
     status: str = "RUNNING"
     stopped_at: float = 0.0
+    said: Row = field(default_factory=dict)
 
 
 class Flows:
@@ -323,6 +324,8 @@ class Flows:
     def __init__(self, scheduler: Callable[[], Scheduler]) -> None:
         self.tasks: dict[str, FlowTask] = {}
         self.executions: dict[str, Execution] = {}
+        self.on_start: Callable[[str, Row], None] | None = None
+        """Begins an execution, from its ARN and its input."""
         self._of = scheduler
 
     def open(self, token: str, heartbeat_seconds: float) -> FlowTask:
@@ -334,14 +337,17 @@ class Flows:
         if task.waiting is not None:
             self._of().wake(task.waiting)
 
-    def stop(self, arn: str, status: str) -> None:
-        """End an execution, unless it has ended."""
-        if self.executions[arn].status == "RUNNING":
-            self.executions[arn] = Execution(status, self._of().now)
+    def stop(self, arn: str, status: str, **said: str) -> None:
+        """End an execution, unless it has ended; `said`: its output, or error and cause."""
+        found = self.executions[arn]
+        if found.status == "RUNNING":
+            self.executions[arn] = Execution(status, self._of().now, found.said | said)
 
     def perform(self, operation: str, parameters: Row) -> Row:
         if operation == "DescribeExecution":
             return self._described(parameters["executionArn"])
+        if operation == "StartExecution":
+            return self._start(parameters)
         task = self.tasks.get(parameters["taskToken"])
         if task is None:
             raise RefusedCallError("TaskDoesNotExist")
@@ -360,11 +366,25 @@ class Flows:
             self.end(task, "failed", parameters.get("error", ""))
         return {}
 
+    def _start(self, parameters: Row) -> Row:
+        """A second one under a name is refused, unless it is the same and the first one runs."""
+        machine = parameters["stateMachineArn"].replace(":stateMachine:", ":execution:")
+        arn, said = f"{machine}:{parameters['name']}", {"input": parameters["input"]}
+        found = self.executions.get(arn)
+        if found is not None and (found.status, found.said["input"]) != ("RUNNING", said["input"]):
+            raise RefusedCallError("ExecutionAlreadyExists")
+        if self.on_start is None:
+            raise RefusedCallError("StateMachineDoesNotExist")
+        if found is None:
+            self.executions[arn] = Execution(said=said)
+            self.on_start(arn, json.loads(parameters["input"]))
+        return {"executionArn": arn, "startDate": datetime.fromtimestamp(self._of().now, UTC)}
+
     def _described(self, arn: str) -> Row:
         found = self.executions.get(arn)
         if found is None:
             raise RefusedCallError("ExecutionDoesNotExist")
         if found.status == "RUNNING":
-            return {"status": found.status}
+            return {"status": found.status, **found.said}
         stopped = datetime.fromtimestamp(found.stopped_at, UTC)
-        return {"status": found.status, "stopDate": stopped}
+        return {"status": found.status, "stopDate": stopped, **found.said}

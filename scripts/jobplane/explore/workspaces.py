@@ -19,6 +19,7 @@ from jobplane_keys import Workspace, input_queue_name, interrupt_queue_name
 
 WORKSPACE = Workspace("amelia", "scott")
 CLAIM_SECONDS = 3600
+ENDED = "Step Functions Execution Status Change"
 TRIES = 4
 
 
@@ -35,9 +36,12 @@ class Started:
 class Flow:
     """The flow of one workspace in a world."""
 
-    def __init__(self, world: World, *, heartbeat: float = 90.0) -> None:
+    def __init__(
+        self, world: World, *, heartbeat: float = 90.0, workspace: Workspace = WORKSPACE
+    ) -> None:
         self.world = world
         self.heartbeat = heartbeat
+        self.workspace = workspace
         self.started: list[Started] = []
         self.worked: list[str] = []
         """Ids of messages that a handler has worked on to the end."""
@@ -48,27 +52,41 @@ class Flow:
         prefix = world.stage.prefix
         machine = world.stage.module("sweep-claims").STATE_MACHINE_ARN
         self.machine = machine.rpartition(":")[2]
-        self.input = world.sqs.add(input_queue_name(prefix, WORKSPACE), 120, fifo=True)
-        self.interrupts = world.sqs.add(interrupt_queue_name(prefix, WORKSPACE), 60)
+        self.input = world.sqs.add(input_queue_name(prefix, workspace), 120, fifo=True)
+        self.interrupts = world.sqs.add(interrupt_queue_name(prefix, workspace), 60)
         world.programs["flow"] = self
 
     # Executions
 
-    def message(self, message_id: str, thread_id: str, **more: Any) -> Task:
-        """Add the execution of a message."""
+    def run_requests(self) -> None:
+        """Begin an execution for each request of the workspace that is started."""
+
+        def begin(arn: str, given: Row) -> None:
+            self.message(given["messageId"], given["threadId"], arn=arn, request=given["request"])
+
+        self.world.flows.on_start = begin
+
+    def message(self, message_id: str, thread_id: str, *, arn: str = "", **more: Any) -> Task:
+        """Add the execution of a message; `request`: that of a request."""
         self.open += 1
-        arn, flows = self.arn(message_id), self.world.flows
-        flows.executions[arn] = Execution()
+        arn, flows = arn or self.arn(message_id), self.world.flows
+        execution = flows.executions.setdefault(arn, Execution())
 
         def run() -> None:
             try:
-                self._execute(message_id, thread_id, **more)
-                flows.stop(arn, "SUCCEEDED")
-            except InvocationError:
-                flows.stop(arn, "FAILED")
+                ended = self._execute(message_id, thread_id, arn, **more)
+                flows.stop(arn, "FAILED" if "error" in ended else "SUCCEEDED", **ended)
+            except InvocationError as error:
+                flows.stop(arn, "FAILED", error=type(error.answer).__name__)
                 raise
             finally:
                 self.open -= 1
+                if execution.said:
+                    status = flows.executions[arn].status
+                    detail = {"executionArn": arn, "status": status, **execution.said}
+                    self.world.invoke_later(
+                        "report-job", {"detail-type": ENDED, "detail": detail}, 1
+                    )
 
         return self.world.actor(f"flow-{message_id}", run)
 
@@ -79,15 +97,15 @@ class Flow:
         """Stop an execution; the event of EventBridge."""
         self.world.flows.stop(self.arn(message_id), "ABORTED")
         self.world.scheduler.kill(execution.process)
-        given = json.dumps({"projectUserId": WORKSPACE.key, "messageId": message_id})
+        given = json.dumps({"projectUserId": self.workspace.key, "messageId": message_id})
         detail = {"executionArn": self.arn(message_id), "status": "ABORTED", "input": given}
-        return {"detail-type": "Step Functions Execution Status Change", "detail": detail}
+        return {"detail-type": ENDED, "detail": detail}
 
     def ask(self, function: str, **event: Any) -> Any:
         """A task of an execution, with its Retry."""
         for number in range(TRIES):
             try:
-                given = {"projectUserId": WORKSPACE.key, **event}
+                given = {"projectUserId": self.workspace.key, **event}
                 return self.world.answer_of(function, given)
             except InvocationError:
                 if number == TRIES - 1:
@@ -98,13 +116,15 @@ class Flow:
     def pause(self, seconds: float) -> None:
         self.world.scheduler.wait(self.world.now + seconds)
 
-    def acquire(self, message_id: str, thread_id: str, seconds: int = CLAIM_SECONDS) -> Row:
+    def acquire(
+        self, message_id: str, thread_id: str, seconds: int = CLAIM_SECONDS, arn: str = ""
+    ) -> Row:
         answer: Row = self.ask(
             "claim",
             operation="acquire",
             threadId=thread_id,
             messageId=message_id,
-            owner=self.arn(message_id),
+            owner=arn or self.arn(message_id),
             ttlSeconds=seconds,
         )
         return answer
@@ -113,17 +133,19 @@ class Flow:
         self,
         message_id: str,
         thread_id: str,
+        arn: str,
         interrupts: bool = True,
         seconds: int = CLAIM_SECONDS,
-    ) -> None:
+        request: Row | None = None,
+    ) -> dict[str, str]:
+        """Run an execution; its output, or its error and cause."""
         for _ in range(TRIES * 10):
-            claim = self.acquire(message_id, thread_id, seconds)
+            claim = self.acquire(message_id, thread_id, seconds, arn)
             if claim["claimed"]:
-                self._work(message_id, thread_id, claim)
-                return
+                return self._work(message_id, thread_id, claim, arn, request)
             if claim["reason"] == "same_thread":
                 self.follow_up(message_id, thread_id)
-                return
+                return _output("Joined", holder=claim["holder"])
             if interrupts:
                 self.ask(
                     "send-interrupt",
@@ -142,10 +164,19 @@ class Flow:
                 )
                 interrupts = False
             self.pause(30)
+        return {"error": "WorkspaceBusy"}
 
-    def _work(self, message_id: str, thread_id: str, claim: Row) -> None:
+    def _work(
+        self, message_id: str, thread_id: str, claim: Row, arn: str, request: Row | None
+    ) -> dict[str, str]:
         """Send the job to the workspace's worker, wait for its end, and release the claim."""
-        task = self.order(message_id, thread_id, claim)
+        holding = {"claimId": claim["claimId"], "fence": claim["fence"]}
+        if request:
+            told = {"request": request, "seconds": CLAIM_SECONDS - 1}
+            if not self.ask("report-job", operation="begin", **told, **holding)["begun"]:
+                self.ask("claim", operation="release", reason="cancelled", **holding)
+                return _output("Cancelled")
+        task = self.order(message_id, thread_id, claim, request)
         while not task.end:
             left = task.beaten_at + self.heartbeat - self.world.now
             if left < 0:
@@ -153,7 +184,6 @@ class Flow:
                 break
             task.waiting = self.world.scheduler.current
             self.pause(left + 0.5)
-        holding = {"claimId": claim["claimId"], "fence": claim["fence"]}
         if task.end == "timed out":
             self.ask(
                 "handle-timeout",
@@ -163,12 +193,19 @@ class Flow:
                 kind="heartbeat_lost",
                 error="States.Timeout",
                 cause=None,
-                executionArn=self.arn(message_id),
+                executionArn=arn,
             )
-        else:
-            self.ask("claim", operation="release", reason="completed", **holding)
+            return {"error": "TimedOut", "cause": json.dumps({"kind": "heartbeat_lost"})}
+        self.ask("claim", operation="release", reason="completed", **holding)
+        if task.end == "succeeded":
+            return _output("Completed", result=json.loads(task.detail or "null"))
+        if task.detail == "PREEMPTED":
+            return _output("Interrupted", cause="{}")
+        return {"error": task.detail}
 
-    def order(self, message_id: str, thread_id: str, claim: Row) -> FlowTask:
+    def order(
+        self, message_id: str, thread_id: str, claim: Row, request: Row | None = None
+    ) -> FlowTask:
         """Send a JOB, as the flow does."""
         task = self.world.flows.open(f"token-{message_id}", self.heartbeat)
         self._send(
@@ -184,6 +221,8 @@ class Flow:
             claimTtlSeconds=CLAIM_SECONDS,
             expiresAt=claim["expiresAt"],
             resultLocation=None,
+            request=request,
+            reportFunction=f"{self.world.stage.prefix}report-job",
         )
         return task
 
@@ -196,7 +235,7 @@ class Flow:
     def _send(self, kind: str, group: str, **fields: Any) -> None:
         body = {
             "type": kind,
-            "projectUserId": WORKSPACE.key,
+            "projectUserId": self.workspace.key,
             "instruction": "work",
             "instructionObject": None,
             "attachments": [],
@@ -207,7 +246,7 @@ class Flow:
             {
                 "QueueUrl": self.input.name,
                 "MessageBody": json.dumps(body),
-                "MessageGroupId": f"{group}-{WORKSPACE.key}",
+                "MessageGroupId": f"{group}-{self.workspace.key}",
             },
         )
 
@@ -229,8 +268,8 @@ class Flow:
 
         def run() -> None:
             worker = JobWorker(
-                WORKSPACE.project_id,
-                WORKSPACE.user_id,
+                self.workspace.project_id,
+                self.workspace.user_id,
                 handler,
                 claim_function=f"{stage.prefix}claim",
                 prefix=stage.prefix,
@@ -241,6 +280,10 @@ class Flow:
                 worker.run_once()
 
         return world.actor(name, run, at=at)
+
+
+def _output(outcome: str, **more: Any) -> dict[str, str]:
+    return {"output": json.dumps({"outcome": outcome, **more})}
 
 
 class _Clock:

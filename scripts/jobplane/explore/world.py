@@ -817,7 +817,7 @@ class World:
         """Lambda's Invoke: another invocation, for which the caller waits."""
         name = parameters["FunctionName"].rpartition(":")[2].removeprefix(self.stage.prefix)
         if parameters.get("InvocationType") == "Event":
-            self._invoke_later(name, json.loads(parameters["Payload"]), 1)
+            self.invoke_later(name, json.loads(parameters["Payload"]), 1)
             return {"StatusCode": 202}
         try:
             answer: Any = self.answer_of(name, json.loads(parameters["Payload"]))
@@ -827,12 +827,12 @@ class World:
             return {"StatusCode": 200, "FunctionError": "Unhandled", "Payload": payload}
         return {"StatusCode": 200, "Payload": _Body(json.dumps(answer).encode())}
 
-    def _invoke_later(self, name: str, event: Row, number: int) -> None:
+    def invoke_later(self, name: str, event: Row, number: int) -> None:
         """An invocation for which no one waits; Lambda repeats it twice if it fails."""
 
         def after(outcome: str, _: Any) -> None:
             if outcome != "ended" and number < EVENT_TRIES:
-                self._invoke_later(name, event, number + 1)
+                self.invoke_later(name, event, number + 1)
 
         wait = 60.0 * (number - 1)
         self.invoke(name, event, at=self.now + wait, after=after)
@@ -955,11 +955,18 @@ class Client:
         said: Row = json.loads(answer["body"]) if "body" in answer else {}
         return said
 
-    def say(self, action: str, payload: Row | None = None, **envelope: Any) -> Task:
+    def say(
+        self,
+        action: str,
+        payload: Row | None = None,
+        *,
+        at: float | None = None,
+        **envelope: Any,
+    ) -> Task:
         """Send a message: the invocation of the router is an actor."""
         message = {"id": f"ask-{action}", "action": action, "payload": payload or {}, **envelope}
         return self.world.invoke(
-            "router", self._event({"body": json.dumps(message)}), name=f"{action}"
+            "router", self._event({"body": json.dumps(message)}), name=f"{action}", at=at
         )
 
     def leave(self) -> Task:
