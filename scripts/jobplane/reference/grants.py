@@ -62,6 +62,7 @@ class Opening:
 def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
     resources = template["Resources"]
     holders = _holders(resources, names)
+    named = _named(resources, names)
     found = []
     for logical, resource in resources.items():
         if resource["Type"] != "AWS::IAM::Role":
@@ -76,8 +77,9 @@ def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
             actions = tuple(sorted(_list(statement["Action"])))
             condition = _condition(statement, names)
             for expression in _list(statement["Resource"]):
-                resource_text = text_of(expression, names)
-                found.append(Grant(holders[logical], resource_text, actions, condition))
+                text = text_of(expression, names)
+                granted = named.get(text, text)
+                found.append(Grant(holders[logical], granted, actions, condition))
     return sorted(found)
 
 
@@ -136,6 +138,19 @@ def _holders(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
             found[properties["Role"]["Fn::GetAtt"][0]] = name
         elif resource["Type"] == "AWS::StepFunctions::StateMachine":
             found[properties["RoleArn"]["Fn::GetAtt"][0]] = logical
+    return found
+
+
+def _named(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
+    """The logical ids of functions and state machines, by their ARNs as texts."""
+    kinds = {
+        "AWS::Lambda::Function": ("FunctionName", "lambda:function"),
+        "AWS::StepFunctions::StateMachine": ("StateMachineName", "states:stateMachine"),
+    }
+    found = {}
+    for logical, resource in resources.items():
+        if kind := kinds.get(resource["Type"]):
+            found[f"{kind[1]}:{text_of(resource['Properties'][kind[0]], names)}"] = logical
     return found
 
 
