@@ -15,14 +15,16 @@ const rows: readonly (readonly string[])[] = [
     "CheckActiveJob",
     "NeedsInterrupt",
     "InputRefused",
+    "",
   ],
   [
-    "WorkspaceBusy",
+    "WaitForInterval",
     "WaitForHolder",
     "RecordInterruption",
     "IsInterruptSent",
     "SendInterrupt",
     "Joined",
+    "WorkspaceBusy",
   ],
   [
     "ClaimJob",
@@ -31,26 +33,29 @@ const rows: readonly (readonly string[])[] = [
     "MakeHolderQueue",
     "WaitForHolderQueue",
     "JoinHolder",
+    "",
   ],
   [
+    "BeginJob",
+    "HasBegun",
     "ProcessAttachments",
     "OpenInputQueue",
     "MakeInputQueue",
     "WaitForInputQueue",
     "SendToContainer",
-    "IsResultAllowed",
   ],
   [
-    "",
+    "ReleaseUnused",
     "ReleaseAfterFailure",
     "ReleaseAfterPreemption",
     "RecordPreemption",
     "HandleTimeout",
     "ReleaseClaim",
+    "IsResultAllowed",
   ],
-  ["", "JobFailed", "Interrupted", "", "TimedOut", "Completed"],
+  ["Cancelled", "JobFailed", "Interrupted", "", "TimedOut", "Completed", ""],
 ];
-export const columns = 6;
+export const columns = 7;
 
 /** Every state's place; states that the picture does not know stand below the others. */
 export function placesOf(states: readonly GraphState[]): Map<string, Place> {
@@ -73,7 +78,7 @@ export function placesOf(states: readonly GraphState[]): Map<string, Place> {
 }
 
 // Nearly every state can lead there: drawn only where an execution went.
-const failures = new Set(["JobFailed", "ReleaseAfterFailure", "InputRefused"]);
+const failures = new Set(["JobFailed", "ReleaseAfterFailure", "InputRefused", "WorkspaceBusy"]);
 
 export function edgesOf(states: readonly GraphState[]): Edge[] {
   const visited = new Set(states.filter(({ visits }) => visits > 0).map(({ name }) => name));
