@@ -21,8 +21,8 @@ ALL = [function.name for function in HERE.functions()]
 # With JOBPLANE_TEST_ALL=1 every function is deleted, and all unit tests of the others are run.
 IS_WHOLE = "JOBPLANE_TEST_ALL" in os.environ
 JOB_FLOW = [
-    "EndedExecutionsPermission", "EndedExecutionsRule", "ExecutionEventsDeadLetterQueuePolicy",
-    "JobFlow", "JobFlowLogGroup", "JobFlowRole",
+    "EndedExecutionsPermission", "EndedExecutionsRule", "EndedJobsPermission", "EndedJobsRule",
+    "ExecutionEventsDeadLetterQueuePolicy", "JobFlow", "JobFlowLogGroup", "JobFlowRole",
 ]  # fmt: skip
 # Functions that invoke one another.
 NEEDED_BY = {"deliver-webhook": ["status"], "handle-timeout": ["sweep-claims"]}
@@ -87,7 +87,6 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
             ["handle-timeout", "sweep-claims"],
             [
                 *JOB_FLOW,
-                "ExecutionEventsDeadLetterQueue",
                 "HandleTimeoutFailures",
                 "JobsDeadLetterQueue",
             ],  # fmt: skip
@@ -96,7 +95,10 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
         (["dispatch"], ["LanesTable"]),
         (["dispatch", "processor"], ["JobsQueue", "LanesTable", "RequestsFailureQueue"]),
         (["disconnect"], []),
-        (["deliver-webhook", "status", "processor"], ["WebhooksDeadLetterQueue", "WebhooksQueue"]),
+        (
+            ["deliver-webhook", "status", "processor", "router", "jobs"],
+            ["AssembliesTable", "WebhooksDeadLetterQueue", "WebhooksQueue"],
+        ),
     ],
     ids=lambda given: " ".join(given[:2]),
 )
