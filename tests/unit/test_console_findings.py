@@ -124,7 +124,7 @@ class Processor:
 @pytest.mark.parametrize(
     ("after", "text"),
     [
-        ({"lease_until": int(time.time()) + 1000}, "was put back into the queue"),
+        ({"lease_until": 2**33}, "was put back into the queue"),
         ({"status": "FAILED", "lease_until": 0}, "had no attempt left"),
         ({"status": "CANCELLED", "lease_until": 0}, "has ended as CANCELLED"),
         ({"status": "PROCESSING", "lease_until": 0}, "left job-1 as it was"),

@@ -29,6 +29,7 @@ from jobplane_keys import (
     tenant_shard,
 )
 from jobplane_leases import store_payload
+from jobplane_leases.instructions import INSTRUCT
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.stack import (
     BUCKET,
@@ -240,7 +241,8 @@ def test_two_jobs_can_not_have_the_same_name(processor: Processor) -> None:
 def test_every_action_that_the_router_queues_has_a_job(processor: Processor, stack: Stack) -> None:
     actions = stack.function("router").ACTIONS.values()
     queued = {found.name for found in actions if found.mode == "async" or found.forcible}
-    assert queued == set(processor.module.ACTIONS)
+    # The job flow runs those of `instruct`.
+    assert queued == {*processor.module.ACTIONS, INSTRUCT}
 
 
 @pytest.mark.parametrize(

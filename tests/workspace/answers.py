@@ -22,9 +22,9 @@ def answer_faults(case: Case, outcome: Outcome) -> list[str]:
 
 def body_faults(function: str, case: str, status: int, body: Any) -> list[str]:
     """The faults of the body of a proxy answer."""
-    if function == "connect":
+    if function == "connect" and not case.startswith("authenticate"):
         return faults_of_ours("socket/handshake", body)
-    if function == "router":
+    if function in {"connect", "router"}:
         return message_faults(case, body)
     if function == "status" and status >= 400:
         return faults_of_ours("http/refusal", body)
@@ -39,6 +39,7 @@ def message_faults(case: str, message: dict[str, Any]) -> list[str]:
     if message.get("type") != "response":
         return found
     answers = (
+        "authenticate",
         "callback",
         "cancel",
         "create-upload",

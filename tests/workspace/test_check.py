@@ -391,7 +391,7 @@ def test_a_distribution_outside_of_the_lock_is_found(built: Built, tmp_path: Pat
 def test_a_distribution_that_no_import_needs_is_found(built: Built, tmp_path: Path) -> None:
     found = tampered(built, tmp_path, connect="import jobplane_keys, jobplane_telemetry, botocore")
     held = {finding.subject for finding in found if "but no module imports it" in finding.message}
-    assert held == {"jobplane-parameters", "jobplane-tokens", "pyjwt"}
+    assert held == {"jobplane-leases", "jobplane-parameters", "jobplane-tokens", "pyjwt"}
 
 
 def test_compiled_code_imports_the_packages_that_it_names(tmp_path: Path) -> None:

@@ -550,7 +550,7 @@ class WebhookInTurn(Guarantee):
         status = (new.get("webhook") or {}).get("status")
         if was and status not in {"delivered", "disabled"}:
             raise self.broken(f"{change.task} records {status} of what was delivered.")
-        is_queued = change.process.startswith(("processor", "sweeper"))
+        is_queued = change.process.startswith(("processor", "sweeper", "cancel"))
         if not is_queued and new.get("webhook_execution") != new.get("execution"):
             raise self.broken(f"{change.task} records {status} of another execution.")
 

@@ -112,8 +112,9 @@ def findings(tree: Tree) -> Findings:
 
 def _missing(tree: Tree, member: Member, function: Function, contents: Contents) -> Findings:
     """Checked in the sources, because a build may rewrite imports."""
-    optional = {name for lib in tree.libs for names in lib.optional.values() for name in names}
     for module in tree.program(function).modules:
+        own = [lib for lib in tree.libs if module.path.is_relative_to(lib.directory)]
+        optional = {name for lib in own for names in lib.optional.values() for name in names}
         for found in imports_in(module.path):
             # The rule `imports` checks extras.
             if found.typing_only or contents.holds(found) or distributions_of(found.top) & optional:
