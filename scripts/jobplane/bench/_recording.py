@@ -1,5 +1,6 @@
 """AWS's answers to a function's calls: recorded in process, played back on loopback."""
 
+import io
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 from botocore import client, endpoint
+from botocore.response import StreamingBody
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, InProcessTarget, Outcome, run
@@ -94,6 +96,7 @@ class _Recorder(InProcessTarget):
         def do_get_response(self: Any, request: Any, model: Any, context: Any) -> Any:
             received, error = respond(self, request, model, context)
             if received is not None:
+                _keep_stream(received, model)
                 target = _text(request.headers.get("X-Amz-Target", ""))
                 response = received[0]
                 exchange = Exchange(
@@ -111,6 +114,13 @@ class _Recorder(InProcessTarget):
             patch.object(sender, "_do_get_response", do_get_response),
         ):
             return super().invoke(function, event, environment)
+
+
+def _keep_stream(received: tuple[Any, dict[str, Any]], model: Any) -> None:
+    """Let the caller still read a body that is recorded."""
+    if model.has_streaming_output:
+        body, name = received[0].content, model.output_shape.serialization["payload"]
+        received[1][name] = StreamingBody(io.BytesIO(body), len(body))
 
 
 @dataclass

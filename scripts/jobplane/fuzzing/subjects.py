@@ -131,6 +131,7 @@ CONTRACTS: dict[str, Contract] = {
     ),
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
     "record-interruption": Contract(INPUT_ERRORS),
+    "report-job": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "router": Contract(
         INPUT_ERRORS, statuses=frozenset({200, 401}), is_refusal=_is_refused_message
     ),

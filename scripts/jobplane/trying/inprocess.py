@@ -11,9 +11,10 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from threading import Lock
 from time import monotonic
 from types import ModuleType
 from typing import Any, Self
@@ -76,6 +77,7 @@ class InProcess:
         self._open.enter_context(patch.dict(os.environ, plain_environment(), clear=True))
         self._open.enter_context(mock_aws())
         self._open.enter_context(service_models_read_once())
+        self._open.enter_context(writes_one_at_a_time())
         self._open.enter_context(patch("moto.awslambda.models.LambdaBackend.invoke", self._invoke))
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
         # moto does not support DynamoDB's account-based endpoints for streams.
@@ -208,6 +210,25 @@ def _loader(search_path: str | None) -> Any:
     from botocore.loaders import create_loader
 
     return create_loader(search_path)
+
+
+@contextmanager
+def writes_one_at_a_time() -> Iterator[None]:
+    """Let moto carry out one call of DynamoDB after the other, as functions have threads.
+
+    Otherwise it may check the condition of one write before another one, and write after it.
+    """
+    from moto.core.botocore_stubber import BotocoreStubber
+
+    plain, lock = BotocoreStubber.process_request, Lock()
+
+    def process_request(self: BotocoreStubber, request: Any) -> Any:
+        is_of_dynamodb = "://dynamodb." in request.url
+        with lock if is_of_dynamodb else nullcontext():
+            return plain(self, request)
+
+    with patch.object(BotocoreStubber, "process_request", process_request):
+        yield
 
 
 @contextmanager
