@@ -131,6 +131,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Longest
     return LongestFirst(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One more than there are processors for the long run, much of which waits for the stage."""
+    return (os.cpu_count() or 1) + 1 if config.getoption("--everything") else None
+
+
 class DurationsRecorder:
     """Sums what the tests of each module took, and writes it down in the end."""
 
