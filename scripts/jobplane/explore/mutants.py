@@ -129,11 +129,9 @@ def current_write(table: str, condition: str) -> Write:
 # Without these, everything holds, too, and why. Each schedule that is run checks it: a part of a
 # condition refuses no call alone.
 IMPLIED = {
-    "drop/remove_lane_row/4ff40c.1": "only a lane's first row has a next start, and stays",
     "drop/update_assembly/7fcc2d.0": "a row that is gone has no claim",
     "drop/write_claim/0cbf5a.2": "a comparison with a number is false for any other type",
     "drop/write_claim/0cbf5a.7": "a comparison with a number is false for any other type",
-    "own/RequestLease.store_steps/9d1496": "the worker finds its step in the row that it is shown",
     "own/put_record/78f33c": "the record is shown; for five minutes a new one is treated alike",
     "own/release_claim/adda8a": "the row that is shown names the claim that was released last",
 }
