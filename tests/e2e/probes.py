@@ -269,7 +269,7 @@ def of_role(logical: str, stack: Stack) -> Iterator[Probe]:
 
 def of_state_machine(logical: str, arn: str, stack: Stack) -> Iterator[Probe]:
     machine = Target("states", logical, "stepfunctions")
-    once = {"stateMachineArn": arn, "name": NOBODYS, "input": "{}"}
+    once = {"stateMachineArn": arn, "name": "probe", "input": "{}"}
     yield machine("StartExecution", "start_execution", DONE, "ExecutionAlreadyExists", **once)
     yield machine("DescribeStateMachine", "describe_state_machine", stateMachineArn=arn)
     name = arn.rpartition(":")[2].replace(stack.names.prefix, "{service}-{stage}-")
