@@ -2,14 +2,15 @@ import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { breakStage, Console } from "./console.js";
 
-/** JOBS=10000 for more of them. */
-const number = Number(process.env.JOBS ?? 500);
+/** It takes minutes, and runs only when JOBS says with how many: JOBS=10000. */
+const number = Number(process.env.JOBS ?? 0);
 const words = number.toLocaleString("en");
 const { name: stage } = inject("stage");
 const tenant = `bulk-${randomUUID().slice(0, 8)}`;
 let there: Console;
 
 beforeAll(async () => {
+  if (!number) return;
   await breakStage("jobs", stage, String(number), tenant);
   there = await Console.open(stage);
 });
@@ -28,7 +29,7 @@ async function longTasks(): Promise<() => Promise<number[]>> {
   return () => there.page.evaluate(() => (window as unknown as { found: number[] }).found);
 }
 
-test(`${words} jobs are cancelled by a filter, each once, while functions are killed`, async () => {
+test.runIf(number)(`${words} jobs are cancelled by a filter, each once, while functions are killed`, async () => {
   const { page } = there;
   const tasks = await longTasks();
   const began = Date.now();
