@@ -117,14 +117,15 @@ export function Ago({ time, now }: { time: string | null | undefined; now: numbe
 export function Facts({
   facts,
 }: {
-  facts: readonly (readonly [string, ReactNode])[];
+  /** Name, value, and a key where several may have one name, as two numbers do. */
+  facts: readonly (readonly [string, ReactNode, string?])[];
 }): JSX.Element {
   return (
     <dl className="facts">
       {facts
         .filter(([, value]) => value !== undefined && value !== null && value !== "")
-        .map(([name, value]) => (
-          <div key={name} style={{ display: "contents" }}>
+        .map(([name, value, key]) => (
+          <div key={key ?? name} style={{ display: "contents" }}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>

@@ -211,6 +211,7 @@ export function BulkPage({ id }: { id: string }): JSX.Element {
                   <Badge key={outcome} tone={outcomes[outcome][0]}>
                     {outcomes[outcome][1]}
                   </Badge>,
+                  outcome,
                 ])}
             />
           </Card>
