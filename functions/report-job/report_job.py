@@ -158,7 +158,7 @@ def request_of(event: Mapping[str, Any]) -> RequestLease:
 
 
 def read(request: RequestLease) -> Row:
-    """The request's row; {} if there is none."""
+    """The request's row; {} if it does not exist."""
     key = {"owner": request.owner, "request_id": request.request_id}
     return read_item(dynamodb, REQUESTS, key) or {}
 
