@@ -158,7 +158,7 @@ class Request:
 
     @property
     def row(self) -> RequestLease:
-        return RequestLease(dynamodb(), REQUESTS, self.owner, self.request_id)
+        return RequestLease(client("dynamodb"), REQUESTS, self.owner, self.request_id)
 
     def entry(self, number: int, now: float) -> dict[str, Any]:
         """The message, as an entry of SendMessageBatch."""
@@ -217,15 +217,15 @@ def number_in(row: Mapping[str, Any], name: str, most: int) -> int:
 
 
 @cache
-def dynamodb() -> Any:
-    """Made for the first request that has a lane, or that the job flow runs."""
-    return session.create_client("dynamodb", config=config)
+def client(service: str) -> Any:
+    """The client of a service that most requests do not need, made for the first that does."""
+    options = s3_options(os.environ) if service == "s3" else {}
+    return session.create_client(service, config=Config(**CLIENT_OPTIONS, **options))
 
 
 def get_object(key: str) -> bytes:
     """The content of an object of the files bucket."""
-    s3: Any = session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
-    content: bytes = s3.get_object(Bucket=FILES_BUCKET, Key=key)["Body"].read()
+    content: bytes = client("s3").get_object(Bucket=FILES_BUCKET, Key=key)["Body"].read()
     return content
 
 
@@ -237,11 +237,11 @@ def run_in_flow(request: Request) -> bool:
     from jobplane_leases.instructions import flow_input  # not needed for most requests
 
     key = {"owner": request.owner, "request_id": request.request_id}
-    row = read_item(dynamodb(), REQUESTS, key)
+    row = read_item(client("dynamodb"), REQUESTS, key)
     if row is None or row["status"] != RequestStatus.PENDING:
         return True
-    payload = json.loads(read_payload(dynamodb(), REQUESTS, row, get_object))
-    stepfunctions: Any = session.create_client("stepfunctions", config=config)
+    payload = json.loads(read_payload(client("dynamodb"), REQUESTS, row, get_object))
+    stepfunctions = client("stepfunctions")
     try:
         stepfunctions.start_execution(
             stateMachineArn=STATE_MACHINE_ARN,
@@ -255,8 +255,7 @@ def run_in_flow(request: Request) -> bool:
         # It may have ended, and the event of its end be lost.
         arn = STATE_MACHINE_ARN.replace(":stateMachine:", ":execution:", 1)
         event = {"operation": "settle", "executionArn": f"{arn}:{row['execution']}"}
-        functions: Any = session.create_client("lambda", config=config)
-        functions.invoke(
+        client("lambda").invoke(
             FunctionName=REPORT_JOB, InvocationType="Event", Payload=json.dumps(event).encode()
         )
     else:
@@ -388,7 +387,7 @@ def first_in_queue(lane: str, known: Iterable[Request], most: int) -> list[Reque
     """The first requests that wait for a lane, by priority and age."""
     found = {request.key: request for request in known}
     for shard in waiting_shards(lane):
-        answer = dynamodb().query(
+        answer = client("dynamodb").query(
             TableName=REQUESTS,
             IndexName="waiting",
             KeyConditionExpression="waiting_lane = :shard",
@@ -446,7 +445,7 @@ def dispatch(records: Sequence[Any]) -> list[str]:
     for number, (name, changes) in enumerate(lanes.items()):
         pauses = QUEUE_LOOKS_SECONDS if number < QUEUES_LOOKED_AT else ()
         newest = changes[-1].request
-        lane = Lane(dynamodb(), LANES, name, newest.lane_limit, newest.lane_rate)
+        lane = Lane(client("dynamodb"), LANES, name, newest.lane_limit, newest.lane_rate)
         ended = {change.request.key: change.request for change in changes if change.has_ended}
         started = [change.request for change in changes if change.request.key not in ended]
         try:
@@ -466,7 +465,7 @@ def sweep(context: Any) -> dict[str, int]:
     counts: Counter[str] = Counter()
     failure: Exception | None = None
     lanes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for page in pages(dynamodb().scan, {"TableName": LANES, "ConsistentRead": True}):
+    for page in pages(client("dynamodb").scan, {"TableName": LANES, "ConsistentRead": True}):
         for item in page["Items"]:
             row = from_item(item)
             lanes[split_lane_row(row["lane"])[0]].append(row)
@@ -498,7 +497,7 @@ def in_flight() -> dict[str, int]:
         request_key(row["owner"], row["request_id"]): row["lease_until"]
         for shard in range(IN_FLIGHT_PARTITIONS)
         for row in query_items(
-            dynamodb(),
+            client("dynamodb"),
             TableName=REQUESTS,
             IndexName="in-flight",
             KeyConditionExpression="lease_shard = :shard AND lease_until <= :hour",
@@ -523,7 +522,7 @@ def sweep_lane(
     # The first row has the limit of the newest request that began to wait.
     first = min(rows, key=lambda row: numbers[row["lane"]])
     limit = first["lane_limit"]
-    lane = Lane(dynamodb(), LANES, name, limit, first.get("lane_rate", 0))
+    lane = Lane(client("dynamodb"), LANES, name, limit, first.get("lane_rate", 0))
     beyond = [row for row in rows if numbers[row["lane"]] >= len(lane_rows(limit))]
     slots = [key for row in rows for key in row.get("slots", ())]
     ended = [key for key in slots if key not in running and has_ended(key)]
@@ -538,14 +537,16 @@ def sweep_lane(
         start_waiting(lane, known)
     for row in rows:
         if row in beyond or not row.keys() & {"slots", "waiting_at", "next_start"}:
-            remove_lane_row(dynamodb(), LANES, row["lane"], is_beyond=row in beyond)
+            remove_lane_row(client("dynamodb"), LANES, row["lane"], is_beyond=row in beyond)
     return len(ended)
 
 
 def has_ended(key: str) -> bool:
     """Whether a request has ended, or does not exist."""
     owner, request_id = split_request_key(key)
-    row = read_item(dynamodb(), REQUESTS, {"owner": owner, "request_id": request_id}, {"status"})
+    row = read_item(
+        client("dynamodb"), REQUESTS, {"owner": owner, "request_id": request_id}, {"status"}
+    )
     return row is None or row["status"] in TERMINAL_STATUSES
 
 

@@ -124,15 +124,11 @@ class Flow:
         self.fault = fault
         kinds = ("StateMachineDoesNotExist", "ExecutionAlreadyExists")
         self.exceptions = SimpleNamespace(**{k: type(k, (ClientError,), {}) for k in kinds})
-        session = dispatch.module.session
-        create = session.create_client
-        monkeypatch = dispatch.stack.monkeypatch
-        monkeypatch.setattr(
-            session,
-            "create_client",
-            lambda name, **more: (
-                self if name in {"stepfunctions", "lambda"} else create(name, **more)
-            ),
+        client = dispatch.module.client
+        dispatch.stack.monkeypatch.setattr(
+            dispatch.module,
+            "client",
+            lambda name: self if name in {"stepfunctions", "lambda"} else client(name),
         )
 
     def start_execution(self, **call: Any) -> None:
