@@ -1,15 +1,18 @@
 """Every case of every function passes in process."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobplane.reference.metrics import emitted
-from jobplane.tree.repository import Repository
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying import cases
 from jobplane.trying.case_files import UnreadableEventError
-from jobplane.trying.cases import Case
+from jobplane.trying.cases import Case, InProcessTarget, Outcome
+from jobplane.trying.inprocess import InProcess
 from tests.workspace.answers import answer_faults
 from tests.workspace.emitted import in_lines
 
@@ -41,3 +44,31 @@ def test_a_case_passes_in_process(case: Case) -> None:
     assert result.outcome is not None
     assert answer_faults(case, result.outcome) == []
     assert in_lines(result.outcome.log, case.function.name) <= emitted(REPOSITORY)
+
+
+class Shared(InProcessTarget):
+    """Says that others use the tables, and notes what it sends."""
+
+    is_shared = True
+
+    def __init__(self, aws: InProcess) -> None:
+        super().__init__(aws)
+        self.sent: list[Any] = []
+
+    def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
+        self.sent.append(event)
+        return super().invoke(function, event, environment)
+
+
+@pytest.mark.parametrize("name", ["router/status-of-another-user", "report-job/events"])
+def test_no_two_runs_on_a_stage_share_the_ids_of_rows(name: str) -> None:
+    """A job of an earlier run may still post to its connection, and delete its row."""
+    (case,) = (case for case in CASES if str(case) == name)
+    with InProcess(REPOSITORY) as aws:
+        target = Shared(aws)
+        for _ in range(2):
+            result = cases.run(case, target)
+            assert result.passed, (result.problems, result.outcome)
+    ids = [set(re.findall(r"(?:req|conn)-1[\w-]*", str(event))) for event in target.sent]
+    assert ids[0].isdisjoint(ids[1])
+    assert not {"req-1", "conn-1"} & (ids[0] | ids[1])

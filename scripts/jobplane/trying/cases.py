@@ -3,10 +3,12 @@
 import base64
 import io
 import json
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,13 @@ from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying import case_files
 from jobplane.trying.inprocess import InProcess
-from jobplane.trying.placeholders import OF_A_STAGE, PlaceholderError, Values, mismatches
+from jobplane.trying.placeholders import (
+    OF_A_STAGE,
+    PlaceholderError,
+    Values,
+    mismatches,
+    with_texts,
+)
 
 # What each key of `given` does on a stage.
 KINDS_OF_GIVEN = {
@@ -280,15 +288,42 @@ def run(case: Case, target: Target) -> Result:
     if reason and target.is_shared:
         return Result(case, None, [], reason)
     values = target.values()
-    given = values.fill(case.given)
+    ending = f"-{uuid.uuid4().hex[:8]}" if target.is_shared else ""
+    event, given = (values.fill(each) for each in _with_own_ids(case, ending))
     with ExitStack() as undo:
         for restore in seed(given, values, target):
             undo.callback(restore)
-        outcome = target.invoke(
-            case.function, values.fill(case.event), given.get("environment", {})
-        )
-        problems = _compare(case, outcome, values, target)
+        outcome = target.invoke(case.function, event, given.get("environment", {}))
+        outcome = replace(outcome, answer=_without(ending, outcome.answer))
+        problems = _compare(case, outcome, values, target, ending)
     return Result(case, outcome, problems)
+
+
+def _with_own_ids(case: Case, ending: str) -> tuple[Any, Any]:
+    """Event and `given` with an ending at the ids of requests and connections that are written.
+
+    On a stage, what a case writes has effects that take seconds: a job that it starts may post to
+    its connection and delete it while a later case with the same ids runs.
+    """
+    by_table = [*case.given.get("tables", {}).values(), *case.given.get("absent", {}).values()]
+    ids = {
+        str(row[name])
+        for rows in by_table
+        for row in rows
+        for name in ("request_id", "connection_id")
+        if not str(row.get(name, "0")).isdecimal()  # an event's number
+    }
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, ids)) or '(?!)'})(?![\w-])")
+    event, given = (
+        with_texts(each, lambda text: pattern.sub(rf"\1{ending}", text))
+        for each in (case.event, case.given)
+    )
+    return event, given
+
+
+def _without(ending: str, document: Any) -> Any:
+    """With the ids as the case has them."""
+    return with_texts(document, lambda text: text.replace(ending, ""))
 
 
 def filled(case: Case, there: Stage | None) -> Any:
@@ -392,7 +427,9 @@ def _put_parameter(client: Any, name: str, value: str) -> Restore:
     return lambda: client.delete_parameter(Name=name)
 
 
-def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> list[str]:
+def _compare(
+    case: Case, outcome: Outcome, values: Values, target: Target, ending: str
+) -> list[str]:
     expect = case.expect
     raised = f"raised {outcome.error}: {outcome.error_message}"
     if expect is None:
@@ -404,12 +441,12 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
         problems.append(f"expected {wanted} to be raised" if wanted else raised)
     elif "answer" in expect:
         problems += mismatches(expect["answer"], outcome.answer)
-    documents = [parse_line(line) or line for line in outcome.log]
+    documents = [_without(ending, parse_line(line) or line) for line in outcome.log]
     for wanted in expect.get("log", ()):
         if all(mismatches(wanted, document, "log") for document in documents):
             problems.append(f"log: no line has {json.dumps(wanted)}")
     for short, wanted_items in expect.get("items", {}).items():
-        items = rows_of(_named(values.tables, short, values), target)
+        items = _without(ending, rows_of(_named(values.tables, short, values), target))
         for wanted in wanted_items:
             closest = min((mismatches(wanted, i, short) for i in items), key=len, default=["none"])
             if closest:

@@ -100,6 +100,15 @@ def unknown(placeholders: Iterable[Placeholder], names: Mapping[str, Iterable[st
     return rf"<(?!(?:{known})>)(?![^\s<>:]+@[^\s<>]+>)(?:{word})>"
 
 
+def with_texts(document: Any, change: Callable[[str], Any]) -> Any:
+    """A copy with each text changed, also those that are keys."""
+    if isinstance(document, dict):
+        return {change(key): with_texts(value, change) for key, value in document.items()}
+    if isinstance(document, list):
+        return [with_texts(value, change) for value in document]
+    return change(document) if isinstance(document, str) else document
+
+
 @dataclass(frozen=True)
 class Values:
     """The values of a case's placeholders on a stage."""
@@ -120,19 +129,13 @@ class Values:
         return self._filled(document, NAMED)
 
     def _filled(self, document: Any, pattern: re.Pattern[str]) -> Any:
-        if isinstance(document, dict):
-            return {
-                self._filled(key, pattern): self._filled(value, pattern)
-                for key, value in document.items()
-            }
-        if isinstance(document, list):
-            return [self._filled(value, pattern) for value in document]
-        if not isinstance(document, str):
-            return document
-        whole = pattern.fullmatch(document)
-        if whole is not None:
-            return self._value(whole[1])
-        return pattern.sub(lambda match: str(self._value(match[1])), document)
+        def filled(text: str) -> Any:
+            whole = pattern.fullmatch(text)
+            if whole is not None:
+                return self._value(whole[1])
+            return pattern.sub(lambda match: str(self._value(match[1])), text)
+
+        return with_texts(document, filled)
 
     def _value(self, placeholder: str) -> Any:
         plain = {"service": self.service, "stage": self.stage, "uuid": str(uuid.uuid4()), "lt": "<"}
