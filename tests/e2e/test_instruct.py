@@ -59,6 +59,19 @@ class Instructed:
         assert answer["type"] == "acknowledgment", answer
         return job
 
+    def arn(self, job: str) -> str:
+        """The ARN of a job's execution."""
+        (machine,) = self.deployed.info["state_machines"].values()
+        name = execution_name(self.workspace, job)
+        return f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
+
+    def execution(self, job: str) -> Any:
+        """What Step Functions says of a job's execution; None if it has not been started."""
+        try:
+            return self.states.describe_execution(executionArn=self.arn(job))
+        except self.states.exceptions.ExecutionDoesNotExist:
+            return None
+
     def status(self, job: str) -> str:
         return str(self.deployed.row(self.user, job)["status"])
 
@@ -83,10 +96,9 @@ async def test_a_workers_result_is_the_end_of_its_job(instructed: Instructed) ->
         state = await socket.ask({"action": "status", "payload": {"request_id": job}})
         assert (state["data"]["status"], state["data"]["action"]) == ("COMPLETED", "instruct")
         assert socket.faults == []
-    name = execution_name(instructed.workspace, job)
-    (machine,) = instructed.deployed.info["state_machines"].values()
-    arn = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
-    assert instructed.states.describe_execution(executionArn=arn)["status"] == "SUCCEEDED"
+    execution = instructed.execution(job)
+    assert execution is not None
+    assert execution["status"] == "SUCCEEDED"
 
 
 async def test_the_same_thread_joins_and_another_one_interrupts(instructed: Instructed) -> None:
@@ -228,6 +240,7 @@ async def test_a_job_that_waits_for_its_workspace_is_cancelled_at_once(
         try:
             await instructed.until_status(await instructed.send(socket, "t-1"), "PROCESSING")
             waiting = await instructed.send(socket, "t-2")
+            await until(lambda: instructed.execution(waiting), "the execution that waits")
             answer = await socket.ask({"action": "cancel", "payload": {"request_id": waiting}})
             assert answer["data"]["status"] == "cancelled"
         finally:
@@ -255,12 +268,8 @@ async def test_a_failure_is_shown_by_its_name(instructed: Instructed) -> None:
 
 
 async def test_an_execution_that_is_stopped_ends_its_job(instructed: Instructed) -> None:
-    name_of = execution_name
-    (machine,) = instructed.deployed.info["state_machines"].values()
     async with instructed.deployed.socket(instructed.user) as socket:
         job = await instructed.send(socket, "t-1")
         await instructed.until_status(job, "PROCESSING")
-        name = name_of(instructed.workspace, job)
-        arn = f"{machine.replace(':stateMachine:', ':execution:')}:{name}"
-        instructed.states.stop_execution(executionArn=arn)
+        instructed.states.stop_execution(executionArn=instructed.arn(job))
         assert (await socket.end_of(job))["error"]["code"] == "PROCESSING_FAILED"
