@@ -16,6 +16,7 @@ from jobplane.histories.operations import operations_of
 from jobplane.histories.rules import OF_CLAIMS, OF_LANES, OF_REQUESTS
 from jobplane.tree.repository import Repository
 from lambdapack.tools import ToolError
+from tests.examples import examples
 
 SCHEDULES = 25
 TABLE = Repository.here().root / "docs" / "faults.md"
@@ -24,9 +25,9 @@ TABLE = Repository.here().root / "docs" / "faults.md"
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_guarantee_holds_in_the_first_schedules(explored: Stage, name: str) -> None:
     """`jobplane explore` runs more of them."""
-    report = explore(explored, SCENARIOS[name], seconds=1e9, schedules=SCHEDULES)
+    report = explore(explored, SCENARIOS[name], seconds=1e9, schedules=examples(SCHEDULES))
     assert report.found is None, "\n".join(lines_of(report.found))
-    assert report.schedules == SCHEDULES
+    assert report.schedules == examples(SCHEDULES)
     assert len(report.states) > 0
 
 

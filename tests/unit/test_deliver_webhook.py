@@ -436,7 +436,11 @@ def test_a_late_receive_replaces_no_outcome_of_the_next_one(
 @pytest.mark.parametrize("made", ["delivered", "disabled", "failed"])
 @pytest.mark.parametrize("read", ["retrying", "delivered", None])
 def test_a_failure_on_demand_does_not_undo_an_outcome_recorded_meanwhile(
-    delivery: ModuleType, code: int, made: str, read: str | None
+    delivery: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    made: str,
+    read: str | None,
 ) -> None:
     known = {"webhook": {"status": read, "attempts": 1}, "webhook_execution": 1} if read else {}
     put(assembly(**known))
@@ -454,6 +458,7 @@ def test_a_failure_on_demand_does_not_undo_an_outcome_recorded_meanwhile(
         return outcome
 
     delivery.attempt_repeatedly = slow
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     delivery.receiver.behaviours = [reply(code)] * 3
     answer = deliver(delivery)["webhook"]
     assert (answer["delivered"], answer["status"]) == (False, made)
