@@ -178,3 +178,24 @@ async def test_concurrent_cancellations_end_a_job_once(deployed: Deployed) -> No
         await until(released, "the ends")
         for request_id in names:
             assert_ended_once(socket.of(request_id))
+
+
+async def test_a_message_whose_worker_dies_is_answered_by_the_gateway(deployed: Deployed) -> None:
+    """As on AWS, without a word of the error; the socket stays open."""
+    async with deployed.socket(unique("user")) as socket:
+        for _ in range(20):
+            seen = len(socket.messages)
+            for _ in range(50):
+                await socket.send({"id": unique("ask"), "action": "echo", "payload": {}})
+            await asyncio.to_thread(deployed.kill_workers, "router")
+            await until(lambda seen=seen: len(socket.messages) == seen + 50, "an answer to each")
+            if told := [message for message in socket.messages if "type" not in message]:
+                break
+        assert {message["message"] for message in told} == {"Internal server error"}
+        assert {frozenset(message) for message in told} == {
+            frozenset({"message", "connectionId", "requestId"})
+        }
+        own = [message for message in socket.messages if message not in told]
+        socket.faults.clear()  # The gateway's messages are none of ours.
+        assert {message["type"] for message in own} == {"response"}
+        await (await socket.connection.ping())

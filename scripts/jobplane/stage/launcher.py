@@ -9,7 +9,7 @@ modules of its own folder that need nothing else.
 3. Functions behind WebSocket routes go through the dispatcher that every other trigger uses,
    so that their logs reach CloudWatch Logs and a busy function gets a second worker; 64 of them
    at most, or a thousand sockets that close at once start a thousand workers, none of which ends
-   in time.
+   in time. A socket is sent API Gateway's own message when its function fails, and not the error.
 4. An import error of a module appears in its function's log.
 5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
 6. An artifact is unpacked once, and not once a worker: thousands of files, which each cold start
@@ -44,10 +44,10 @@ modules of its own folder that need nothing else.
 22. A call of SQS on a batch of messages is authorised as the call on one: sqs:SendMessage.
 23. An alarm on metric math is kept and described as it was given; MiniStack refuses it. It does not
     evaluate it.
-22. Everything that an invocation has written is in its log. MiniStack stops reading when nothing
+24. Everything that an invocation has written is in its log. MiniStack stops reading when nothing
     has come for five milliseconds: on a busy machine, lines appear with the next invocation, and
     those of an invocation that failed do not appear at all.
-24. A worker notes its writes to requests and claims in the stage's folder `history`, if that
+25. A worker notes its writes to requests and claims in the stage's folder `history`, if that
     exists, for jobplane.histories; and all calls and invocations in the folder `usage`, for
     jobplane.bench.cost, as the emulator itself does with what DynamoDB bills.
 
@@ -247,14 +247,17 @@ class _Dispatched:
     def __init__(self, _name: str, config: Any, code_zip: bytes, qualifier: str = "") -> None:
         self.record = {"config": config, "code_zip": code_zip}
 
-    def invoke(self, event: Any, _request_id: str) -> dict[str, Any]:
+    def invoke(self, event: Any, request_id: str) -> dict[str, Any]:
         with self.turns:
             result = lambda_svc._execute_function(self.record, event)
-        body = result.get("body")
         if result.get("error") or result.get("throttle"):
-            message = body.get("errorMessage") if isinstance(body, dict) else str(body)
-            return {"status": "error", "error": message}
-        return {"status": "ok", "result": body}
+            frame = {
+                "message": "Internal server error",
+                "connectionId": event["requestContext"]["connectionId"],
+                "requestId": request_id,
+            }
+            return {"status": "error", "error": json.dumps(frame)}
+        return {"status": "ok", "result": result.get("body")}
 
 
 def _execute_with_deadlines(state: Any, raw_input: Any, execution: Any, context: Any) -> Any:
