@@ -89,6 +89,8 @@ LINK_SECONDS = 3600
 MAX_EVENTS_BYTES = 256 * 1024  # of events in an answer
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 PAGE = re.compile(r"[A-Za-z0-9_=-]{24,512}")
+LIST_QUERY = ("limit", "next", "scope", "status", "action", "tag", "from", "to")
+LOOK_UP_QUERY = ("wait", "since_seq", "since_event", "user_id")
 MAX_WAIT_SECONDS = 20
 # Between two reads of a job while its caller waits; at most 25 of them.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 1.0
@@ -268,6 +270,12 @@ def answer_callback(call: Call) -> HttpAnswer:
     return http_answer(204, None)
 
 
+def unknown_in(query: Mapping[str, Any], known: tuple[str, ...]) -> list[tuple[str, str]]:
+    """A problem for each name of a query that is not known: its filter would be left out."""
+    expected = f"is unknown; known are {', '.join(known)}"
+    return [(name[:100], expected) for name in query if name not in known]
+
+
 def paging_of(query: Mapping[str, Any], problems: list[tuple[str, str]]) -> tuple[int, str | None]:
     """`limit` and `next` of a query; their problems are added to the list."""
     limit = number_of(query, "limit", LIST_LIMIT, (1, MAX_LIST_LIMIT), problems)
@@ -310,7 +318,7 @@ def time_of(query: Mapping[str, Any], name: str, problems: list[tuple[str, str]]
 
 def look_up(call: Call, caller: Identity) -> HttpAnswer:
     """Answer with the state of one job, which may wait until it changes."""
-    query, problems = call.query, list[tuple[str, str]]()
+    query, problems = call.query, unknown_in(call.query, LOOK_UP_QUERY)
     job = call.path.get("request_id")
     if not is_request_id(job):
         problems.append(("request_id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -"))
@@ -393,11 +401,13 @@ def require_tenant_read(caller: Identity) -> None:
 
 def list_jobs(call: Call, caller: Identity) -> HttpAnswer:
     """Answer with a page of jobs, newest first. One with fewer than `limit` may have a `next`."""
-    problems: list[tuple[str, str]] = []
+    problems = unknown_in(call.query, LIST_QUERY)
     limit, token = paging_of(call.query, problems)
     filters = status, _, _ = tuple(call.query.get(name) for name in ("status", "action", "tag"))
-    if status is not None and status not in set(RequestStatus):
-        problems.append(("status", f"must be one of {', '.join(RequestStatus)}"))
+    if status is not None and not set(status.split(",")) <= set(RequestStatus):
+        problems.append(
+            ("status", f"must be one or more, with commas, of {', '.join(RequestStatus)}")
+        )
     scope = call.query.get("scope", "own")
     if scope not in ("own", "tenant"):
         problems.append(("scope", "must be own or tenant"))
@@ -536,10 +546,10 @@ def read_jobs(keys: list[Any]) -> list[Message]:
 
 
 def is_wanted(row: Mapping[str, Any], filters: tuple[str | None, ...]) -> bool:
-    """Whether a job has the status, the action and the tag that are asked for."""
+    """Whether a job has one of the statuses, the action and the tag that are asked for."""
     status, action, tag = filters
     return (
-        (status is None or row["status"] == status)
+        (status is None or row["status"] in status.split(","))
         and (action is None or row["action"] == action)
         and (tag is None or tag in job_tags(row.get("metadata") or {}))
     )

@@ -519,7 +519,8 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     is_new, stored = enqueue_request(
         dynamodb, REQUESTS, row, request.now, due=due, shards=IN_FLIGHT_PARTITIONS
     )
-    if stored["action"] != request.action or not is_payload_of(stored, payload, place):
+    is_same = stored["action"] == request.action and is_payload_of(stored, payload, place)
+    if not is_same or stored.get("replay_of") != row.get("replay_of"):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
     acknowledged = acknowledgment(request, stored)
     if "assembly_id" in stored:

@@ -6,19 +6,13 @@ const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const arn = (id) => ({ 'Fn::GetAtt': [id, 'Arn'] });
 
 /**
- * Every bucket and queue refuses requests without TLS, from all callers. A queue has one policy,
- * so the statement is added to the one in resources/, if there is one.
+ * Every bucket and queue refuses requests without TLS, from all callers. Each has one policy, so the
+ * statement is added to the one that is there, if there is one.
  */
 exports.refusePlainHttp = (resources) => {
   for (const [id, { Type: type }] of Object.entries(resources)) {
     if (type === 'AWS::S3::Bucket') {
-      resources[`${id}Policy`] = {
-        Type: 'AWS::S3::BucketPolicy',
-        Properties: {
-          Bucket: { Ref: id },
-          PolicyDocument: document(refusal('s3:*', [arn(id), join(arn(id), '/*')])),
-        },
-      };
+      ofBucket(id, resources).push(refusal('s3:*', [arn(id), join(arn(id), '/*')]));
     } else if (type === 'AWS::SQS::Queue') {
       const policy = policyOf(id, resources) || {
         Type: 'AWS::SQS::QueuePolicy',
@@ -28,6 +22,25 @@ exports.refusePlainHttp = (resources) => {
       resources[`${id}Policy`] = policy;
     }
   }
+};
+
+/** SES may store what the rules of one of the account's rule sets receive, below inbox/. */
+exports.acceptEmails = (resources, ruleSet) => {
+  ofBucket('FilesBucket', resources).push({
+    Effect: 'Allow',
+    Principal: { Service: 'ses.amazonaws.com' },
+    Action: 's3:PutObject',
+    Resource: join(arn('FilesBucket'), '/inbox/*'),
+    Condition: {
+      StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
+      ArnLike: {
+        'aws:SourceArn': join(
+          'arn:', { Ref: 'AWS::Partition' }, ':ses:*:', { Ref: 'AWS::AccountId' },
+          `:receipt-rule-set/${ruleSet}:receipt-rule/*`
+        ),
+      },
+    },
+  });
 };
 
 /**
@@ -60,6 +73,15 @@ const refusal = (actions, resources) => ({
   Resource: resources,
   Condition: { Bool: { 'aws:SecureTransport': 'false' } },
 });
+
+/** The statements of a bucket's policy, which is made if there is none. */
+const ofBucket = (id, resources) => {
+  resources[`${id}Policy`] ??= {
+    Type: 'AWS::S3::BucketPolicy',
+    Properties: { Bucket: { Ref: id }, PolicyDocument: document() },
+  };
+  return resources[`${id}Policy`].Properties.PolicyDocument.Statement;
+};
 
 const policyOf = (id, resources) =>
   Object.values(resources).find(

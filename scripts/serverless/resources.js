@@ -3,7 +3,7 @@
 const alarmsOf = require('./alarms');
 const dashboardOf = require('./dashboard');
 const domainsOf = require('./domains');
-const { calledByItsApiAlone, refusePlainHttp } = require('./guards');
+const { acceptEmails, calledByItsApiAlone, refusePlainHttp } = require('./guards');
 const { deployedName, fragments, members, roleOf } = require('./members');
 const UserError = require('./user-error');
 
@@ -116,6 +116,8 @@ module.exports = async ({ resolveVariable }) => {
   Object.assign(template.Outputs, domains.Outputs);
   const on = async (param) => String(await resolveVariable(`param:${param}`)) === 'true';
   Object.assign(template.extensions, calledByItsApiAlone(functions));
+  const ruleSet = await resolveVariable('param:mailRuleSet');
+  if (ruleSet && functions.intake) acceptEmails(template.Resources, ruleSet);
   if (await on('tlsOnly')) refusePlainHttp(template.Resources);
   const stack = {
     functions,

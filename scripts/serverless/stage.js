@@ -56,6 +56,16 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
           .join(' && ')
     );
   }
+  if (chosen.mailRuleSet && !/^[A-Za-z0-9]([\w.-]{0,62}[A-Za-z0-9])?$/.test(chosen.mailRuleSet)) {
+    throw new UserError(
+      'mailRuleSet must be the name of a receipt rule set of SES: 1 to 64 of A-Z a-z 0-9 . _ -'
+    );
+  }
+  if (chosen.mailRuleSet && !chosen.mailDomains) {
+    throw new UserError(
+      'mailRuleSet needs mailDomains, without which all e-mails are refused: domain=tenant'
+    );
+  }
   const parameters = (path) =>
     join('arn:', partition, ':ssm:', region, ':', account, `:parameter${path}`);
   const connections = (method) =>

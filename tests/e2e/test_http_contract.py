@@ -50,7 +50,7 @@ generation = GenerationConfig(
     deterministic=True,
     max_examples=EXAMPLES,
     database="none",
-    allow_extra_parameters=False,  # one that is not known is ignored
+    allow_extra_parameters=False,  # most paths ignore one that is not known
 )
 # A list of too many files may be too large to be read.
 refusing = {"expected-statuses": ["400", "401", "404", "413"]}

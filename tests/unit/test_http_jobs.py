@@ -256,7 +256,8 @@ def test_lists_are_filtered_and_come_in_pages(api: Api) -> None:
     newest_first = [f"job-{number}" for number in reversed(range(7))]
     assert listed() == listed(limit=3) == listed(limit=1) == newest_first
     assert listed(tag="odd", limit=1) == ["job-5", "job-3", "job-1"]
-    assert listed(status="COMPLETED") == ["job-3"]
+    assert listed(status="COMPLETED") == listed(status="RETRYING,COMPLETED") == ["job-3"]
+    assert listed(status="PENDING,COMPLETED", limit=2) == newest_first
     assert listed(action="echo") == []
     assert listed(**{"from": iso_time(moment + 2), "to": iso_time(moment + 4)}) == newest_first[2:5]
     reader = {"user": "boss", "claims": {"permissions": ("tenant:read",)}}
@@ -295,10 +296,14 @@ def test_a_tenants_list_has_the_jobs_of_all_partitions(
     [
         {"limit": 0},
         {"status": "done"},
+        {"status": "PENDING,done"},
+        {"status": ""},
         {"from": "now"},
         {"from": "2026-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"},
         {"next": "x"},
         {"scope": "all"},
+        {"stauts": "FAILED"},
+        {"user_id": "user-2"},
     ],
 )
 def test_malformed_lists_are_refused(api: Api, query: Any) -> None:
@@ -306,7 +311,9 @@ def test_malformed_lists_are_refused(api: Api, query: Any) -> None:
     assert (code, [problem["field"] for problem in refused["details"]]) == (400, [*query][:1])
 
 
-@pytest.mark.parametrize("query", [{"wait": 21}, {"wait": "x"}, {"since_seq": -1}, {"user_id": ""}])
+@pytest.mark.parametrize(
+    "query", [{"wait": 21}, {"wait": "x"}, {"since_seq": -1}, {"user_id": ""}, {"waits": 1}]
+)
 def test_malformed_look_ups_are_refused(api: Api, query: Any) -> None:
     code, refused, _ = api("GET /jobs/{request_id}", job="a", **query)
     assert (code, [problem["field"] for problem in refused["details"]]) == (400, [*query])
@@ -386,6 +393,24 @@ def test_a_job_that_has_ended_is_replayed(api: Api) -> None:
     api.aws.client("dynamodb").delete_item(TableName=api.table, Key=key)
     code, refused, _ = api("POST /jobs/{request_id}/replay", job="old")
     assert (code, refused["error"]) == (404, "The job's payload has expired")
+
+
+def test_the_id_of_an_equal_job_is_refused_for_a_replay(api: Api) -> None:
+    """It would be acknowledged, and nothing would run; also that of the replayed job itself."""
+    for job in ("old", "other"):
+        api.started(job)
+        api.change(job, status="FAILED")
+
+    def replayed(job: str, key: str) -> Any:
+        route, headers = "POST /jobs/{request_id}/replay", {"idempotency-key": key}
+        code, body, _ = api(route, job=job, headers=headers)
+        return code if code == 202 else (code, body["code"])
+
+    refused = (409, "DUPLICATE_REQUEST")
+    assert [replayed("old", key) for key in ("old", "other")] == [refused, refused]
+    assert (replayed("old", "new"), replayed("other", "new")) == (202, refused)
+    assert api("POST /jobs", DELAY | {"id": "new"})[0] == 409
+    assert len(api.rows()) == 3
 
 
 def test_a_callback_needs_only_its_own_token(api: Api) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
 
+from jobplane.tree.repository import Repository
 from jobplane_files import FILES_CHANGED
 from tests.unit.manager import DAY, HOUR, Manager, ago, file
 from tests.unit.stack import Output
@@ -34,6 +36,20 @@ def test_an_unknown_operation(manager: Manager, event: Any) -> None:
     assert (status, body["supported_operations"]) == (400, OPERATIONS)
     known = isinstance(event, dict) and event["operation"] == "stats"
     assert body["error"] == "unknown operation" + (" 'stats'" if known else "")
+
+
+def test_the_operation_of_the_page_can_be_added(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/files.md shows one; its code is all that it needs."""
+    page = (Repository.here().root / "docs" / "files.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(class CountResets.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(manager.module, "OPERATIONS", dict(manager.module.OPERATIONS))
+    exec(code, dict(vars(manager.module)))  # noqa: S102 - our own page
+    manager.put(file(), file("b.ndjson", reset_count=2), file("z.ndjson", reset_count=1))
+    body = manager.body("count_resets", date_prefix=DAY)
+    assert (body["files"], body["resets"]) == (2, 3)
+    assert manager.problems("count_resets", date_prefix="yesterday") == ["date_prefix"]
 
 
 def test_the_default_operation_is_get_file_state(manager: Manager) -> None:

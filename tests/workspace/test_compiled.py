@@ -144,6 +144,45 @@ def test_cors_allows_and_exposes_headers_for_polling(
     assert {"authorization", "content-type", "if-none-match"} <= set(cors["AllowHeaders"])
 
 
+MAIL = ("mailDomains=mail.acme.example=acme", "mailRuleSet=default")
+
+
+def test_ses_may_store_emails_of_the_named_rule_set_only(compiled: Compiled) -> None:
+    def allowed(template: dict[str, Any]) -> list[dict[str, Any]]:
+        policies = of_type(template, "AWS::S3::BucketPolicy").values()
+        stated = [s for p in policies for s in p["Properties"]["PolicyDocument"]["Statement"]]
+        return [each for each in stated if each["Effect"] == "Allow"]
+
+    assert allowed(compiled("dev")) == []
+    template = compiled("dev", None, *MAIL)
+    (statement,) = allowed(template)
+    assert statement["Principal"] == {"Service": "ses.amazonaws.com"}
+    assert statement["Action"] == "s3:PutObject"
+    bucket = {"Fn::GetAtt": ["FilesBucket", "Arn"]}
+    assert statement["Resource"] == {"Fn::Join": ["", [bucket, "/inbox/*"]]}
+    account = {"Ref": "AWS::AccountId"}
+    (source,) = statement["Condition"]["ArnLike"].values()
+    parts = ["arn:", {"Ref": "AWS::Partition"}, ":ses:*:", account]
+    rules = ":receipt-rule-set/default:receipt-rule/*"
+    assert source == {"Fn::Join": ["", [*parts, rules]]}
+    assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": account}
+    assert complaints(template, "eu-west-1") == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        (("mailRuleSet=default",), "mailRuleSet needs mailDomains"),
+        ((MAIL[0], "mailRuleSet=*"), "mailRuleSet must be the name"),
+    ],
+)
+def test_a_rule_set_that_opens_the_bucket_in_vain_or_to_all_is_refused(
+    compiled: Compiled, parameters: tuple[str, ...], text: str
+) -> None:
+    with pytest.raises(AssertionError, match=text):
+        compiled("dev", None, *parameters)
+
+
 @pytest.mark.parametrize(
     ("stage", "endpoint"),
     [("dev", None), ("dev", EMULATOR), ("staging", None), ("prod", None), ("prod", EMULATOR)],

@@ -64,6 +64,7 @@ JOB = '{"owner": "acme#dev", "request_id": "req-1"}'
         ("dispatch", ["dynamodb-stream"], {"batchItemFailures": []}),
         ("processor", ["sqs", "--set", f"Records[0].body={JOB}"], {"batchItemFailures": []}),
         ("processor", ["schedule", "--for", "processor"], {"swept": {}}),
+        ("intake", ["s3"], {"outcome": "gone"}),
         ("check-active-job", ["step-functions"], {"shouldInterrupt": False}),
         ("claim", ["step-functions"], {"claimed": True}),
         (
@@ -92,6 +93,7 @@ def test_router_answers_a_printed_message() -> None:
         ("websocket-default", "router", "ping"),
         ("websocket-disconnect", "disconnect", "closed"),
         ("http-v2", "status", "http"),
+        ("s3", "intake", "gone"),
     ],
 )
 def test_a_printed_event_has_the_shape_of_a_case(source: str, function: str, case: str) -> None:

@@ -208,11 +208,10 @@ def step_functions(fresh: Fresh) -> Event:
 
 
 def s3(fresh: Fresh) -> Event:
+    """EventBridge's event of an object that was created under `inbox/`."""
     return _payload(
-        "s3", fresh, bucket=_full_name("files"), time=fresh.iso(fraction=True),
-        role=fresh.hex(17).upper(), request=fresh.hex(16).upper(), id2=fresh.token(56),
-        configuration=fresh.uuid(), owner=fresh.hex(13).upper(), folder=fresh.hex(32),
-        etag=fresh.hex(32), sequencer=fresh.hex(18).upper(),
+        "s3", fresh, id=fresh.uuid(), bucket=_full_name("files"), name=fresh.hex(12),
+        request=fresh.hex(16).upper(), etag=fresh.hex(32), sequencer=fresh.hex(18).upper(),
     )  # fmt: skip
 
 
@@ -236,7 +235,7 @@ SOURCES = {
         "a scheduled rule (--for NAME: with the input of NAME's schedule)", schedule
     ),
     "step-functions": Source("the job flow's input", step_functions),
-    "s3": Source("a notification of an uploaded object", s3),
+    "s3": Source("EventBridge's event of a new object in the files bucket", s3),
     "execution-status-change": Source(
         "EventBridge's event of an execution that ended", execution_status_change
     ),

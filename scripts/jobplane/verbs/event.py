@@ -22,6 +22,7 @@ Examples:
   jobplane event http-v2 --set pathParameters.assembly_id=a1 | jobplane invoke status -
   jobplane event sqs --set Records[0].body.execution=2 --seed 7
   jobplane event schedule --for processor | jobplane invoke processor -
+  jobplane event s3 --set detail.object.key=inbox/mail-1 | jobplane invoke intake -
   jobplane event status completed --stage prod > event.json   # a case
   jobplane event dynamodb-stream --change remove --item '{"owner": "acme#dev", "request_id": "r"}'
 

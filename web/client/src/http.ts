@@ -5,6 +5,7 @@ import { isObject, newId } from "./protocol.js";
 import type { Token } from "./session.js";
 
 export interface ListOptions {
+  /** One, or several with commas. */
   status?: string;
   action?: string;
   tag?: string;

@@ -205,8 +205,9 @@ class HttpJobs:
     def list(self, **query: Any) -> JobPage:
         """A page of the user's jobs, newest first; its `next` is that of the call for the next one.
 
-        Filters are `status`, `action`, `tag`, `to` and, since `from` is a word of Python,
-        `**{"from": …}`; `scope="tenant"` lists the jobs of all users; `limit` is at most 100.
+        Filters are `status` (one, or several with commas), `action`, `tag`, `to` and, since `from`
+        is a word of Python, `**{"from": …}`; `scope="tenant"` lists the jobs of all users; `limit`
+        is at most 100.
         """
         return self._driver.run(self._flows.list(query))
 
