@@ -37,6 +37,8 @@ LANE_SLOTS = 2
 LANE_JOBS = 5
 OLD_SECONDS = 600
 LONG = {"seconds": 60, "steps": 600}
+LONGER = {**LONG, "fail_at": 600, "transient": True}
+"""It runs for a minute in each of its attempts."""
 SWEPT = ("processor", "sweep-claims", "dispatch")
 
 
@@ -139,7 +141,7 @@ async def broken(there: Deployed, port: int) -> Message:
 
 
 async def many(there: Deployed, number: int, tenant: str) -> Message:
-    """Jobs of one tenant: most are not due, and workers run some."""
+    """Jobs of one tenant: most are not due; workers run some, which a plan has first."""
     owner, moment = owner_key(tenant, "user"), iso_time(time.time())
     due = int(time.time()) + 3600
     rows = [
@@ -154,11 +156,11 @@ async def many(there: Deployed, number: int, tenant: str) -> Message:
         there.dynamodb.batch_write_item(RequestItems={table: rows[start : start + 25]})
     async with there.socket("user", tenant) as socket:
         for n in range(4):
-            job = {"id": f"running-{n}", "action": "delay", "payload": LONG}
+            job = {"id": f"at-work-{n}", "action": "delay", "payload": LONGER}
             answer = await socket.ask(job)
             assert answer["type"] == "acknowledgment", answer
         await until(
-            lambda: there.row("user", "running-0", tenant)["status"] == RequestStatus.PROCESSING,
+            lambda: there.row("user", "at-work-0", tenant)["status"] == RequestStatus.PROCESSING,
             "workers to run jobs",
         )
     return {"tenant": tenant, "number": number}

@@ -79,6 +79,9 @@ async def test_an_operator_finds_cancels_and_repeats_jobs(
         assert sent(browser, "jobs/cancel", key) == (200, {"message": "one is cancelled."})
         status, replayed = sent(browser, "jobs/replay", key)
         assert (status, replayed["job"]["id"] != "one") == (200, True)
+        status, answer = sent(browser, "jobs/replay", key)
+        assert (status, answer["error"]["code"]) == (409, "CONFLICT")
+        assert browser.get("/api/job", params=key).json()["replayed_as"] == replayed["job"]["id"]
         status, answer = sent(browser, "jobs/replay", {**key, "id": "two"})
         assert (status, answer["error"]["code"]) == (400, "VALIDATION_ERROR")
         for path in ("stage", "lanes", "bulk", "workspaces", "files/stats", "webhooks", "health"):

@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    UnauthorizedSSOTokenError,
+)
 
 from jobplane.console import api
 from jobplane.console.backend import Backend, ProblemError
-from jobplane.console.jobs import job, lane_of, lanes, why
+from jobplane.console.jobs import _is_about, job, lane_of, lanes, replay, why
 from jobplane.console.listing import Listing
 from jobplane.console.routes import ROUTES
 from jobplane.console.server import ConsoleServer, serving
 from jobplane.console.typescript import PLACE, api_types
 from jobplane.stage.framework import install_framework
+from jobplane.stage.stages import Stage, State
 from jobplane.tree.repository import Repository
 from jobplane_keys import iso_time, owner_key, tenant_shard
 from jobplane_keys.lanes import waiting_shard
@@ -376,3 +382,98 @@ def test_a_job_that_has_ended(stack: Stack, backend: Backend) -> None:
     assert found.timeline[-1].is_problem
     backend.read_only_because = "it only reads"
     assert not job(backend, key).can.replay
+
+
+def test_a_job_is_replayed_once(stack: Stack, backend: Backend) -> None:
+    """By two operators too: the second one learns of the new job, which can be replayed in turn."""
+    row = put_jobs(stack, 9)[6]
+    key = api.JobKey(tenant="tenant-0", user="user-0", id=row["request_id"])
+    sent: list[dict[str, Any]] = []
+
+    def router(_function: str, event: dict[str, Any]) -> Any:
+        message = json.loads(event["messages"][0])
+        sent.append(message)
+        original = message["payload"]["request_id"]
+        again = {"request_id": message["id"], "replay_of": original}
+        stack.put("requests", row | again)
+        return {"answers": [{"type": "acknowledgment", "request_id": message["id"]}]}
+
+    backend.invoke = router  # type: ignore[method-assign]
+    first = replay(backend, key).job
+    found = job(backend, key)
+    assert (found.replayed_as, found.can.replay) == (first.id, False)
+    with pytest.raises(ProblemError, match=f"as {first.id}, which is FAILED; to run it once more"):
+        replay(backend, key)
+    second = replay(backend, first).job
+    assert [message["id"] for message in sent] == [first.id, second.id]
+    assert second.id.startswith(f"{key.id}.replay-")
+    assert len(second.id) == len(first.id)
+
+
+def local(backend: Backend, tmp_path: Path, **state: Any) -> None:
+    """Make the stage a local one with a state."""
+    repository = Repository(tmp_path)
+    stage = Stage(repository, "dev")
+    known = {"pid": 1, "started": "", "port": 1, "region": "eu-west-1", "log": "", "jwt_secret": ""}
+    stage.write_state(State(**known | {"description": {"port": 1}} | state))
+    backend.stage = stage
+
+
+def test_a_local_stage_that_was_stopped_is_never_looked_for_on_aws(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """The page says how to start it again, and shows it when it is up."""
+    local(backend, tmp_path)
+    backend.refresh()
+    backend.stage.state_path.unlink()
+    with pytest.raises(ProblemError, match="start it again: jobplane up --stage dev"):
+        backend.refresh()
+    known = backend.dynamodb
+    local(backend, tmp_path, pid=2, description={"port": 2})
+    backend.refresh()
+    assert backend.description == {"port": 2}
+    assert backend.dynamodb is not known
+
+
+def test_a_local_stage_that_does_not_answer(backend: Backend, tmp_path: Path) -> None:
+    """Its error names the command that starts it."""
+    local(backend, tmp_path)
+    problem = backend.problem_of(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))
+    assert "jobplane up --stage dev" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "ExpiredTokenException", "Message": "expired"}}, "Query"),
+        UnauthorizedSSOTokenError(),
+    ],
+)
+def test_credentials_that_expire_are_read_again(backend: Backend, error: Exception) -> None:
+    """The page says what to do; afterwards the console has new clients."""
+    assert backend._clients
+    problem = backend.problem_of(error)
+    assert str(problem).startswith("the AWS credentials of the console are no longer accepted")
+    assert not backend._clients
+
+
+@pytest.mark.parametrize(
+    ("at", "fields", "is_about"),
+    [
+        (0, {"request_id": "j", "tenant_id": "t", "user_id": "u"}, True),
+        (0, {"request_id": "j", "tenant_id": "t", "user_id": "v"}, False),
+        (0, {"request_id": "k"}, False),
+        (1, {"request_ids": ["i", "j"]}, True),
+        (-1, {"request_ids": ["i", "j"]}, False),
+    ],
+)
+def test_a_line_of_another_job_with_the_same_id_is_left_out(
+    at: int, fields: dict[str, Any], is_about: bool
+) -> None:
+    """Ids are those of an owner: two may have the same one."""
+    line = api.LogLine(
+        at=iso_time(NOW + at), function="f", level="INFO", message="m", invocation=None,
+        fields=fields, is_problem=False,
+    )  # fmt: skip
+    key = api.JobKey(tenant="t", user="u", id="j")
+    assert _is_about(line, key, {"created_at": iso_time(NOW)}) is is_about

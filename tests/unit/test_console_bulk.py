@@ -189,7 +189,7 @@ def test_a_job_whose_worker_was_asked_is_recorded_when_it_has_ended(
 
 
 def test_a_replay_has_the_same_id_each_time(stack: Stack, backend: Backend) -> None:
-    """A resumed operation makes no second job."""
+    """Neither a resumed operation nor that of a second operator makes a second job."""
     rows = [
         ended(f"job-{n}", "FAILED", owner=owner_key("t", "u"),
               tenant_id=tenant_shard("t", f"job-{n}", SHARDS))
@@ -204,6 +204,22 @@ def test_a_replay_has_the_same_id_each_time(stack: Stack, backend: Backend) -> N
     assert finished(backend, plan.id).outcomes == {"replayed": 9}
     assert len(router.replayed) == 9
     assert {row.new_id for row in audit(backend, plan.id)} == set(router.replayed)
+    again = planned(backend, "replay", tenant="t")
+    assert finished(backend, again.id).outcomes == {"replayed": 9}
+    assert len(router.replayed) == 9
+
+
+def test_a_page_of_an_operations_jobs_reads_no_earlier_ones(stack: Stack, backend: Backend) -> None:
+    """Of 70 jobs in rows of 7, each page of the second half reads fewer rows than there are."""
+    put(stack, 70)
+    plan, read = planned(backend), list[int]()
+    backend.dynamodb.meta.events.register(
+        "after-call.dynamodb.Query", lambda parsed, **_: read.append(parsed["ScannedCount"])
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "PAGE_JOBS", 7)
+        assert len(audit(backend, plan.id)) == 70
+    assert read == [*range(10, -1, -1)]
 
 
 def test_an_operation_that_stops_can_be_resumed(stack: Stack, backend: Backend) -> None:

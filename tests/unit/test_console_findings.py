@@ -109,6 +109,15 @@ def test_a_part_that_cannot_be_read_hides_no_other(stack: Stack, backend: Backen
     assert problem == "workspaces: this stage has no table active-jobs"
 
 
+def test_what_hides_several_parts_is_said_once(backend: Backend) -> None:
+    """With the parts that it hides."""
+    backend.__dict__["parts"] = ["jobs", "workspaces", "files"]
+    checks = dict.fromkeys(findings.CHECKS, lambda _backend, _now: raising(REFUSAL)())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "CHECKS", checks)
+        assert findings.findings(backend, None).unchecked == [f"jobs, workspaces, files: {REFUSAL}"]
+
+
 class Processor:
     """What the sweep of processor does with a job."""
 

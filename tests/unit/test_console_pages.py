@@ -184,3 +184,5 @@ def test_the_pictures_have_the_words_that_the_server_says() -> None:
     assert len(listed) > 3
     for kind, title, explanation in listed:
         assert files.KINDS[kind] == (title, explanation)
+    assert f'"{workspaces.WAITS["SendToContainer"]} Since ' in text
+    assert f'"{workspaces.ENDS["WorkspaceBusy"]}"' in text

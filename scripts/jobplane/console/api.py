@@ -395,6 +395,8 @@ class Job(Shown):
     priority: str
     trace_id: str | None
     expires_at: Time | None
+    replayed_as: str | None
+    """The id of its replay: a job is replayed once, and then its replay."""
     can: JobActions
     now: Time
 

@@ -9,18 +9,38 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    SSOError,
+    TokenRetrievalError,
+)
 
 from jobplane.console import api
 from jobplane.console.runs import Runs
 from jobplane.deploy.description import describe
 from jobplane.deploy.templates import templates
-from jobplane.stage.stages import Stage
+from jobplane.stage.stages import Stage, State
 from jobplane.tree.repository import Repository
 from jobplane_keys import IN_FLIGHT_SHARDS, TENANT_SHARDS
 
 INVOKE_SECONDS = 120
 PARAMETER_SECONDS = 60
+EXPIRED = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired",
+    "UnrecognizedClientException",
+})  # fmt: skip
+LOG_IN_AGAIN = (
+    "the AWS credentials of the console are no longer accepted; log in again, and the page goes on."
+    " If they are in environment variables, set new ones and start the console again"
+)
+OF_THE_STAGE = (
+    "description", "in_flight_shards", "tenant_shards", "_settings", "operator", "parts",
+    "_webhook_urls",
+)  # fmt: skip
 
 # The function without which a stage does not have a page.
 NEEDED = {
@@ -46,6 +66,15 @@ class NotAvailableError(ProblemError):
         super().__init__(404, "NOT_AVAILABLE", f"this stage has no {what}")
 
 
+class StageGoneError(ProblemError):
+    """The local stage was stopped while its console is open."""
+
+    def __init__(self, stage: str) -> None:
+        option = "" if stage == "local" else f" --stage {stage}"
+        text = f"stage {stage!r} does not answer; start it again: jobplane up{option}. This page"
+        super().__init__(503, "AWS_ERROR", f"{text} shows the stage when it is up")
+
+
 class FunctionFailedError(ProblemError):
     """A function raised an error."""
 
@@ -65,6 +94,8 @@ class Backend:
     """Those of the index `by-tenant`, and until when they count as known."""
     runs: Runs = field(default_factory=Runs)
     _clients: dict[str, Any] = field(default_factory=dict)
+    _state: State | None = None
+    """The local stage that the clients are of."""
     _parameters: dict[str, tuple[str | None, float]] = field(default_factory=dict)
     _remembered: dict[str, tuple[Any, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,7 +112,51 @@ class Backend:
 
     def check(self) -> None:
         """Read the names and the operator's identity now; raises an error with the remedy."""
+        self.refresh()
         _ = self.description, self.operator
+
+    def refresh(self) -> None:
+        """Forget what was read of a local stage that was started again since. Before a request.
+
+        Raises StageGoneError if it was stopped: without its state, clients would be AWS's own.
+        """
+        if not self.stage.is_local:
+            return
+        state = self.stage.read_state()
+        if state is None:
+            raise StageGoneError(self.stage.name)
+        with self._lock:
+            known, self._state = self._state, state
+            if known is not None and (known.pid, known.port) != (state.pid, state.port):
+                self._clients.clear()
+                self._parameters.clear()
+                self._remembered.clear()
+                self.partitions = (), 0.0
+                for name in OF_THE_STAGE:
+                    self.__dict__.pop(name, None)
+
+    def problem_of(self, error: Exception) -> ProblemError | None:
+        """An error of a stage as the page gets it, with its remedy; None for other errors."""
+        match error:
+            case ProblemError():
+                return error
+            case ClientError():
+                code = error.response["Error"].get("Code", "Error")
+                text = f"{error.operation_name}: {code}: {error.response['Error'].get('Message')}"
+                if code not in EXPIRED:
+                    return ProblemError(502, "AWS_ERROR", text)
+            case EndpointConnectionError() | ConnectionClosedError() if self.stage.is_local:
+                return StageGoneError(self.stage.name)
+            case CredentialRetrievalError() | SSOError() | TokenRetrievalError():
+                text = str(error)
+            case BotoCoreError():
+                return ProblemError(502, "AWS_ERROR", str(error))
+            case _:
+                return None
+        # New clients read the credentials again.
+        with self._lock:
+            self._clients.clear()
+        return ProblemError(502, "AWS_ERROR", f"{LOG_IN_AGAIN} ({text})")
 
     def client(self, service: str) -> Any:
         """A client, which is made once: sessions of boto3 are not made for threads."""

@@ -3,8 +3,8 @@
 The table `operations` has a row `summary` of each operation, and its jobs in rows `jobs#00001`,
 fifty in each: the plan, which does not grow, and then the audit. router makes every change, as a
 message of the job's owner. A run may end at any point and be resumed, also by two consoles at the
-same time: a cancel changes a job once, a replay has the same id each time, and the outcomes of a
-row are written only if the row is as it was read.
+same time: a cancel changes a job once, all replays of a job have one id (`id_of_replay`), and the
+outcomes of a row are written only if the row is as it was read.
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import batched, groupby
+from operator import itemgetter
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobplane.console import api
 from jobplane.console.audit import AUDIT_SECONDS, BULK, SUMMARY, new_id
 from jobplane.console.backend import Backend, ProblemError
+from jobplane.console.jobs import id_of_replay
 from jobplane.console.listing import Listing, Row, matches, shown_row
 from jobplane.console.runs import Run
 from jobplane_keys import (
@@ -185,12 +187,14 @@ def _shown(backend: Backend, row: Mapping[str, Any]) -> api.BulkOperation:
     })  # fmt: skip
 
 
-def _parts(backend: Backend, operation_id: str) -> Iterator[Row]:
-    """The rows of an operation's jobs."""
+def _parts(backend: Backend, operation_id: str, after: str = "jobs#") -> Iterator[Row]:
+    """The rows of an operation's jobs that stand after a part."""
+    # Parts have numbers: the least text after one of them ends with a character below all digits.
+    values = {":id": operation_id, ":first": f"{after} ", ":last": "jobs#:"}
     query = {
         "TableName": _table(backend),
-        "KeyConditionExpression": "operation_id = :id AND begins_with(part, :jobs)",
-        "ExpressionAttributeValues": to_item({":id": operation_id, ":jobs": "jobs#"}),
+        "KeyConditionExpression": "operation_id = :id AND part BETWEEN :first AND :last",
+        "ExpressionAttributeValues": to_item(values),
         "ConsistentRead": True,
     }
     for page in pages(backend.dynamodb.query, query):
@@ -200,7 +204,7 @@ def _parts(backend: Backend, operation_id: str) -> Iterator[Row]:
 def bulk_jobs(backend: Backend, asked: api.BulkJobsQuery) -> api.BulkJobs:
     """What an operation did to its jobs: some rows at a time."""
     bound = ["bulk", asked.id, asked.outcome]
-    begin = ""
+    begin = "jobs#"
     if asked.next is not None:
         try:
             begin = read_token(asked.next, bound)
@@ -208,9 +212,7 @@ def bulk_jobs(backend: Backend, asked: api.BulkJobsQuery) -> api.BulkJobs:
             raise ProblemError(400, "VALIDATION_ERROR", f"next: {error}") from error
     _summary(backend, asked.id)
     found: list[api.BulkJob] = []
-    for part in _parts(backend, asked.id):
-        if part["part"] <= begin:
-            continue
+    for part in _parts(backend, asked.id, begin):
         for job in part["jobs"]:
             if asked.outcome in (None, job["outcome"]):
                 found.append(_audited(job))
@@ -364,19 +366,17 @@ def _change(backend: Backend, action: str, row: Row) -> tuple[Row, str | None]:
     """Have router change the planned jobs of a row, those of an owner with one invoke."""
     found: dict[tuple[str, str], Row] = {}
     problem = None
-    planned = [
-        (number, job) for number, job in enumerate(row["jobs"]) if job["outcome"] == "planned"
-    ]
-    for owner, jobs in groupby(planned, key=lambda pair: pair[1]["owner"]):
+    planned = [job for job in row["jobs"] if job["outcome"] == "planned"]
+    for owner, jobs in groupby(planned, key=itemgetter("owner")):
         tenant, user = split_owner_key(owner)
         listed = list(jobs)
         messages = [
             json.dumps({
-                "id": f"{row['operation_id']}-{row['part'].partition('#')[2]}-{number:02}",
                 "action": action,
                 "payload": {"request_id": job["id"]},
+                **({"id": id_of_replay(job["id"])} if action == "replay" else {}),
             })
-            for number, job in listed
+            for job in listed
         ]  # fmt: skip
         caller = {"user_id": user, "tenant_id": tenant, "permissions": []}
         try:
@@ -384,7 +384,7 @@ def _change(backend: Backend, action: str, row: Row) -> tuple[Row, str | None]:
         except (ProblemError, ClientError, BotoCoreError) as error:
             problem = str(error)
             continue
-        for (_, job), answer in zip(listed, answers, strict=True):
+        for job, answer in zip(listed, answers, strict=True):
             outcome = _outcome(action, answer)
             if outcome is None:
                 problem = f"router: {answer['error']['code']}: {answer['error']['message']}"

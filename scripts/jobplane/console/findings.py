@@ -26,21 +26,25 @@ def findings(backend: Backend, _asked: None) -> api.Findings:
     """The findings of every page of the stage, the urgent ones first."""
     now = time.time()
     found: list[api.Finding] = []
-    unchecked: list[str] = []
+    unchecked: dict[str, list[str]] = {}
 
     def checked(part: api.Part) -> tuple[list[api.Finding], str | None]:
         try:
             return list(CHECKS[part](backend, now)), None
         except Exception as error:
             # A fault of one part does not hide the findings of the others.
-            return [], f"{part}: {error}"
+            return [], str(backend.problem_of(error) or error)
 
     with ThreadPoolExecutor(len(CHECKS)) as pool:
-        for some, problem in pool.map(checked, backend.parts):
+        for part, (some, problem) in zip(
+            backend.parts, pool.map(checked, backend.parts), strict=True
+        ):
             found += some
-            unchecked += [problem] if problem else []
+            if problem:
+                unchecked.setdefault(problem, []).append(part)
     found.sort(key=lambda finding: not finding.is_urgent)
-    return api.Findings(findings=found, unchecked=unchecked, now=iso_time(now))
+    problems = [f"{', '.join(parts)}: {problem}" for problem, parts in unchecked.items()]
+    return api.Findings(findings=found, unchecked=problems, now=iso_time(now))
 
 
 def finding(part: api.Part, title: str, remedy: str, **more: Any) -> api.Finding:

@@ -1,6 +1,8 @@
 """One job: its timeline, why it waits, its logs; and what an operator may do with it."""
 
+import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ MAX_TEXT = 20_000
 MAX_STEP_TEXT = 2_000
 MAX_LINES = 1_000
 SWEEP_SECONDS = 60
+REPLAY = re.compile(r"\.replay-[0-9a-f]{8}$")
 IN_FLIGHT_SECONDS = 5.0
 """All jobs in flight are read at most so often."""
 
@@ -79,6 +82,7 @@ def job(backend: Backend, key: api.JobKey) -> api.Job:
     shown = shown_row(row, now)
     may_write = backend.read_only_because is None
     assembly = assembly_of(backend, document) if document else None
+    replayed = replay_of(backend, key) if has_ended else None
     return api.Job(
         job=shown,
         waits=None if has_ended else why(row, lane_of(backend, row), now),
@@ -87,14 +91,18 @@ def job(backend: Backend, key: api.JobKey) -> api.Job:
         assembly=assembly,
         payload=_cut(row.get("payload")),
         result=_cut(row.get("result")),
-        metadata={name: str(value) for name, value in (row.get("metadata") or {}).items()},
+        metadata={
+            name: _cut(str(value), MAX_STEP_TEXT) or ""
+            for name, value in (row.get("metadata") or {}).items()
+        },
         lane=row.get("lane"),
         priority=(row.get("metadata") or {}).get("priority", "normal"),
         trace_id=(row.get("trace_header") or "").partition("Root=")[2].partition(";")[0] or None,
         expires_at=iso_time(row["ttl"]) if "ttl" in row else None,
+        replayed_as=replayed["request_id"] if replayed else None,
         can=api.JobActions(
             cancel=may_write and not has_ended,
-            replay=may_write and has_ended,
+            replay=may_write and has_ended and replayed is None,
             resend_webhook=may_write and bool(assembly and assembly.webhook and has_ended),
             put_back=may_write and not has_ended and float(row["lease_until"]) <= now,
         ),
@@ -113,7 +121,9 @@ def _document(backend: Backend, row: Mapping[str, Any]) -> Row | None:
 def _cut(text: Any, most: int = MAX_TEXT) -> str | None:
     if not isinstance(text, str):
         return None if text is None else _cut(json.dumps(text, ensure_ascii=False), most)
-    return text if len(text) <= most else f"{text[:most]}…"
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}… (the first {most:,} of {len(text):,} characters)"
 
 
 def _steps(row: Mapping[str, Any]) -> list[api.StepRow]:
@@ -466,7 +476,8 @@ def _is_about(line: api.LogLine, key: api.JobKey, row: Mapping[str, Any]) -> boo
     listed = fields.get("request_ids")
     return same and (
         fields.get("request_id") == key.id
-        or (isinstance(listed, list) and key.id in listed)
+        # dispatch names no owners: what is older than the job is another one's.
+        or (isinstance(listed, list) and key.id in listed and line.at >= row["created_at"])
         or ("assembly_id" in row and fields.get("assembly_id") == row["assembly_id"])
     )
 
@@ -502,13 +513,16 @@ PLAIN = frozenset({
 
 def _line(function: str, at: int, document: Mapping[str, Any]) -> api.LogLine:
     level = str(document.get("level", "INFO"))
+    fields = {name: value for name, value in document.items() if name not in PLAIN}
+    if len(text := json.dumps(fields, ensure_ascii=False)) > MAX_TEXT:
+        fields = {"fields": _cut(text)}
     return api.LogLine(
         at=str(document.get("timestamp") or iso_time(at / 1000)),
         function=function,
         level=level,
-        message=str(document.get("message", "")),
+        message=_cut(str(document.get("message", "")), MAX_STEP_TEXT) or "",
         invocation=document.get("function_request_id"),
-        fields={name: value for name, value in document.items() if name not in PLAIN},
+        fields=fields,
         is_problem=level in {"WARNING", "ERROR"},
     )
 
@@ -555,11 +569,30 @@ def cancel(backend: Backend, key: api.JobKey) -> api.Done:
     return api.Done(message=texts.get(status, f"Nothing changed: {key.id} had ended as {status}."))
 
 
+def id_of_replay(job_id: str) -> str:
+    """The id of a job's replay: the same each time, so that two operators make one new job."""
+    digest = hashlib.sha256(job_id.encode()).hexdigest()[:8]
+    return f"{REPLAY.sub('', job_id)[:100]}.replay-{digest}"
+
+
+def replay_of(backend: Backend, key: api.JobKey) -> Row | None:
+    """The row of a job's replay, if it was replayed with a console."""
+    owner, _ = key_of_job(key)
+    place = {"owner": owner, "request_id": id_of_replay(key.id)}
+    row: Row | None = read_item(backend.dynamodb, backend.table("requests"), place)
+    return row if row is not None and row.get("replay_of") == key.id else None
+
+
 def replay(backend: Backend, key: api.JobKey) -> api.Replayed:
-    """Run an ended job once more, as a new job of its owner."""
-    message = {"action": "replay", "payload": {"request_id": key.id}}
-    answer = performed(backend, key, message)
-    made = api.JobKey(tenant=key.tenant, user=key.user, id=answer["request_id"])
+    """Run an ended job once more, as a new job of its owner. Raises ProblemError the second time:
+    then the new job is what can be replayed.
+    """
+    if (known := replay_of(backend, key)) is not None:
+        text = f"it was replayed already, as {known['request_id']}, which is {known['status']}"
+        raise ProblemError(409, "CONFLICT", f"{text}; to run it once more, replay that job")
+    made = key.model_copy(update={"id": id_of_replay(key.id)})
+    message = {"id": made.id, "action": "replay", "payload": {"request_id": key.id}}
+    performed(backend, key, message)
     return api.Replayed(message=f"{made.id} runs {key.id} once more.", job=made)
 
 

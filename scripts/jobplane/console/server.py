@@ -21,7 +21,6 @@ from socketserver import TCPServer
 from typing import Any, get_origin
 from urllib.parse import parse_qsl, urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from jobplane.console import api, audit
@@ -110,23 +109,16 @@ def asked_of(model: type[api.Asked] | None, query: str) -> api.Asked | None:
     return model.model_validate(given)
 
 
-def problem_of(error: Exception) -> ProblemError:
+def problem_of(error: Exception, backend: Backend) -> ProblemError:
     """An exception as the page gets it; one that is not expected is printed for the operator."""
-    match error:
-        case ProblemError():
-            return error
-        case ValidationError():
-            faults = [
-                f"{'.'.join(map(str, part['loc'])) or 'request'}: {part['msg']}"
-                for part in error.errors(include_url=False, include_input=False)[:5]
-            ]
-            return ProblemError(400, "VALIDATION_ERROR", "; ".join(faults))
-        case ClientError():
-            code = error.response["Error"].get("Code", "Error")
-            text = error.response["Error"].get("Message", "")
-            return ProblemError(502, "AWS_ERROR", f"{error.operation_name}: {code}: {text}")
-        case BotoCoreError():
-            return ProblemError(502, "AWS_ERROR", str(error))
+    if isinstance(error, ValidationError):
+        faults = [
+            f"{'.'.join(map(str, part['loc'])) or 'request'}: {part['msg']}"
+            for part in error.errors(include_url=False, include_input=False)[:5]
+        ]
+        return ProblemError(400, "VALIDATION_ERROR", "; ".join(faults))
+    if (known := backend.problem_of(error)) is not None:
+        return known
     note(f"console: {type(error).__name__}: {error}")
     text = f"{type(error).__name__}: {error}; the console's terminal has it too"
     return ProblemError(500, "INTERNAL_ERROR", text)
@@ -157,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except Exception as error:
-            problem = problem_of(error)
+            problem = problem_of(error, self.server.backend)
             if self.command == "POST":
                 # Its body may not have been read.
                 self.close_connection = True
@@ -205,6 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in api.GETS:
             raise ProblemError(404, "NOT_FOUND", f"no path {url.path}")
         asked = asked_of(api.GETS[name][0], url.query)
+        self.server.backend.refresh()
         self._send_answer(ROUTES[name](self.server.backend, asked))
 
     def _post(self) -> None:
@@ -221,6 +214,7 @@ class Handler(BaseHTTPRequestHandler):
             raise ProblemError(400, "VALIDATION_ERROR", text)
         asked = api.POSTS[name][0].model_validate_json(self.rfile.read(int(length)))
         backend = self.server.backend
+        backend.refresh()
         if name not in api.HARMLESS or not getattr(asked, "dry_run", True):
             backend.require_writable()
         answer = audit.audited(backend, name, asked, lambda: ROUTES[name](backend, asked))

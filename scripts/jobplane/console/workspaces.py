@@ -227,6 +227,23 @@ def _next_of(state: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(target for target in targets if target))
 
 
+WAITS = {
+    "SendToContainer": "A worker has the job, or its message waits for one: the execution waits"
+    " for the result.",
+    "WaitForHolder": "Another job holds the workspace: it waits some seconds, and tries again.",
+    "WaitForInterval": "The workspace's last job began a short time ago: it waits until the next"
+    " one may.",
+}
+"""What an execution does in the states in which it stays."""
+
+ENDS = {
+    "WorkspaceBusy": "It gave up: another job holds the workspace, and did not end in time.",
+    "TimedOut": "Its worker was lost, or took longer than it may; the cause says which.",
+    "ValidationError": "Its input was refused; the cause names the field.",
+}
+"""What the errors of the flow mean."""
+
+
 def graph_of(
     flow: Mapping[str, Any], history: list[Row], *, is_over: bool
 ) -> Iterator[api.GraphState]:
@@ -281,13 +298,17 @@ def _events(history: list[Row]) -> Iterator[api.ExecutionEvent]:
 def _summary(shown: api.Execution, states: list[api.GraphState], found: Mapping[str, Any]) -> str:
     current = next((state for state in states if state.is_current), None)
     if current is not None:
-        since = f" since {current.entered_at}" if current.entered_at else ""
-        return f"It is in the state {current.name}{since}, entered {current.visits} times."
+        text = WAITS.get(current.name, f"It is in the state {current.name}.")
+        times = f", entered {current.visits} times" if current.visits > 1 else ""
+        since = f" Since {current.entered_at[11:19]} UTC{times}." if current.entered_at else ""
+        return f"{text}{since}"
     if shown.status == "RUNNING":
         return "It runs between two states."
     if shown.status == "SUCCEEDED":
         outcome = json.loads(found.get("output") or "{}").get("outcome")
         return f"It ended: {outcome}." if outcome else "It ended."
+    if (known := ENDS.get(found.get("error", ""))) is not None:
+        return known
     failed = next((state.name for state in states if state.is_failed), None)
     place = f" in the state {failed}" if failed else ""
     return f"It ended as {shown.status}{place}: {found.get('error') or 'no error was given'}."

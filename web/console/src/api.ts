@@ -391,6 +391,10 @@ export interface Job {
   priority: string;
   trace_id: string | null;
   expires_at: Time | null;
+  /**
+   * The id of its replay: a job is replayed once, and then its replay.
+   */
+  replayed_as: string | null;
   can: JobActions;
   now: Time;
 }

@@ -1,7 +1,7 @@
-import { type JSX, useEffect, useRef, useState } from "react";
+import { Component, type JSX, type ReactNode, useEffect, useRef, useState } from "react";
 import type { Part, StageInfo } from "./api.js";
 import { attention, useFindings } from "./attention.js";
-import { get } from "./client.js";
+import { get, NO_SESSION } from "./client.js";
 import { useLoad } from "./load.js";
 import { AuditPage } from "./pages/audit.js";
 import { BulkList, BulkPage } from "./pages/bulk.js";
@@ -27,6 +27,19 @@ const names: Record<Part, string> = {
 
 export function App(): JSX.Element {
   const stage = useLoad("stage", (signal) => get("stage", {}, signal));
+  const [over, setOver] = useState<Error>();
+  useEffect(() => {
+    const end = (event: Event) => setOver((event as CustomEvent<Error>).detail);
+    addEventListener(NO_SESSION, end);
+    return () => removeEventListener(NO_SESSION, end);
+  }, []);
+  if (over)
+    return (
+      <main>
+        <h1 className="quiet">Jobplane</h1>
+        <Failure error={over} retry={() => location.reload()} />
+      </main>
+    );
   if (stage.value)
     return (
       <StageProvider value={stage.value}>
@@ -108,10 +121,28 @@ function Frame({ stage }: { stage: StageInfo }): JSX.Element {
           </p>
         )}
         {isFirstPage && <FindingsPanel answer={findings} />}
-        <Page key={place} route={route} part={part} />
+        <Guard key={place}>
+          <Page route={route} part={part} />
+        </Guard>
       </main>
     </div>
   );
+}
+
+/** A page that can't be drawn says so, and the others can still be opened. */
+class Guard extends Component<{ children: ReactNode }, { error: Error | undefined }> {
+  override state: { error: Error | undefined } = { error: undefined };
+
+  static getDerivedStateFromError(error: Error): { error: Error } {
+    return { error };
+  }
+
+  override render(): ReactNode {
+    const { error } = this.state;
+    if (!error) return this.props.children;
+    const message = `The page could not show what was read: ${error.message}`;
+    return <Failure error={new Error(message)} retry={() => this.setState({ error: undefined })} />;
+  }
 }
 
 function partOf(route: Route, stage: StageInfo): Part {

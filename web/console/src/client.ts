@@ -38,11 +38,16 @@ async function read<Value>(answer: Response): Promise<Value> {
   const body = await answer.json().catch(() => undefined);
   if (answer.ok && body !== undefined) return body as Value;
   const message = body?.error?.message;
-  throw new ConsoleError(
+  const error = new ConsoleError(
     typeof message === "string" ? message : `The console's server answered ${answer.status}.`,
     answer.status,
   );
+  if (answer.status === 401) dispatchEvent(new CustomEvent(NO_SESSION, { detail: error }));
+  throw error;
 }
+
+/** The event after an answer that the page has no session, with the error. */
+export const NO_SESSION = "jobplane-no-session";
 
 /** Reads; an answer that has not changed is the same object as before. */
 export async function get<Path extends keyof Gets>(

@@ -18,6 +18,11 @@ export function shortId(id: string): string {
   return id.length > 21 ? `${id.slice(0, 8)}…${id.slice(-10)}` : id;
 }
 
+/** Who an ARN names, without its account: `operators/ada`, `user/ada`, `root`. */
+export function whoOf(arn: string): string {
+  return (arn.split(":").at(-1) ?? arn).replace(/^assumed-role\//, "");
+}
+
 /** A length of time with two units at most: `4.2 s`, `3 min 5 s`, `2 d 4 h`. */
 export function duration(seconds: number): string {
   const length = Math.max(0, seconds);

@@ -88,8 +88,8 @@ export function Freshness({ answer }: { answer: Answer<unknown> }): JSX.Element 
   if (answer.readAt === undefined) return null;
   if (answer.error)
     return (
-      <span className="bad small" role="status" title={answer.error.message}>
-        Not refreshed for {duration(now - answer.readAt)}
+      <span className="bad small break" role="status">
+        {`Not refreshed for ${duration(now - answer.readAt)}: ${answer.error.message}`}
       </span>
     );
   return <span className="quiet small wide">Updated {clock(answer.readAt).slice(0, 8)}</span>;

@@ -6,9 +6,17 @@ export type Route = { path: string[]; query: URLSearchParams };
 export function parse(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#?\/?/, "").split("?", 2);
   return {
-    path: path.split("/").filter(Boolean).map(decodeURIComponent),
+    path: path.split("/").filter(Boolean).map(decoded),
     query: new URLSearchParams(query),
   };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // It was typed, and leads to no page.
+  }
 }
 
 /** The address of a path with its filters; empty filters are left out. */

@@ -17,7 +17,7 @@ export type Column<Row> = {
   width?: string;
   number?: boolean;
   /** The line of a row on a phone; a column without one is left out there. */
-  line?: 1 | 2;
+  line?: 1 | 2 | 3;
   grow?: boolean;
   cell: (row: Row) => ReactNode;
 };
@@ -48,15 +48,18 @@ export function visible(top: number, height: number, row: number, count: number)
 /**
  * A table of any length that scrolls with the page and draws only the rows in sight.
  *
- * The first link of each row can be reached with the arrow keys, Home and End.
+ * The first link of each row can be reached with the arrow keys, Home and End. Long texts are cut:
+ * the row has a link to where they are whole. A table with `wraps` shows them whole; it draws all
+ * its rows, of which there should be hundreds at most.
  */
 export function LongTable<Row>(props: {
   label: string;
   rows: readonly Row[];
   columns: readonly Column<Row>[];
   rowKey: (row: Row) => string;
+  wraps?: boolean;
 }): JSX.Element {
-  const { label, rows, columns, rowKey } = props;
+  const { label, rows, columns, rowKey, wraps = false } = props;
   const isNarrow = useNarrow();
   const height = isNarrow ? ROW.narrow : ROW.wide;
   const box = useRef<HTMLDivElement>(null);
@@ -99,6 +102,10 @@ export function LongTable<Row>(props: {
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, Home: 0, End: rows.length - 1 }[event.key];
     if (to === undefined || Number.isNaN(to) || to < 0 || to >= rows.length) return;
     event.preventDefault();
+    if (wraps) {
+      linkOf(box.current, to)?.focus();
+      return;
+    }
     const top = (box.current?.getBoundingClientRect().top ?? 0) + to * height;
     if (top < height * 2 || top > innerHeight - height * 4)
       scrollBy({ top: top - innerHeight / 2 });
@@ -107,18 +114,20 @@ export function LongTable<Row>(props: {
     else wanted.current = to;
   };
 
-  const shown = rows.slice(first, last);
-  const before = Math.min(first, rows.length) * height;
-  const after = Math.max(0, rows.length - last) * height;
+  const [from, until] = wraps ? [0, rows.length] : [first, last];
+  const shown = rows.slice(from, until);
+  const before = Math.min(from, rows.length) * height;
+  const after = Math.max(0, rows.length - until) * height;
+  const lines = ([1, 2, 3] as const).filter((line) => columns.some((one) => one.line === line));
   if (isNarrow)
     return (
       // biome-ignore lint/a11y/noStaticElementInteractions: the keys move between its links
       <div ref={box} onKeyDown={move}>
-        <ol className="cards" aria-label={label}>
+        <ol className={wraps ? "cards wraps" : "cards"} aria-label={label}>
           {before > 0 && <li aria-hidden style={{ height: before }} />}
           {shown.map((row, index) => (
-            <li key={rowKey(row)} data-row={first + index}>
-              {([1, 2] as const).map((line) => (
+            <li key={rowKey(row)} data-row={from + index}>
+              {lines.map((line) => (
                 <div key={line} className="line">
                   {columns
                     .filter((column) => column.line === line)
@@ -137,7 +146,7 @@ export function LongTable<Row>(props: {
     );
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: the keys move between its links
-    <div ref={box} className="long" onKeyDown={move}>
+    <div ref={box} className={wraps ? "long wraps" : "long"} onKeyDown={move}>
       <table aria-label={label} aria-rowcount={rows.length + 1}>
         <colgroup>
           {columns.map((column) => (
@@ -156,7 +165,7 @@ export function LongTable<Row>(props: {
         <tbody>
           <Spacer height={before} span={columns.length} />
           {shown.map((row, index) => (
-            <tr key={rowKey(row)} data-row={first + index} aria-rowindex={first + index + 2}>
+            <tr key={rowKey(row)} data-row={from + index} aria-rowindex={from + index + 2}>
               {columns.map((column) => (
                 <td key={column.key} className={column.number ? "number" : undefined}>
                   {column.cell(row)}

@@ -30,7 +30,11 @@ export function toneOf(status: JobStatus): Tone {
 
 /** `not_in_manifest` and `PROCESSING` as words: `Not in manifest`, `Processing`. */
 export function titled(code: string): string {
-  const words = code.replaceAll("_", " ").toLowerCase();
+  const words = code
+    .replaceAll("_", " ")
+    .toLowerCase()
+    .replace("dynamodb", "DynamoDB")
+    .replace(/\bmb\b/, "MB");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 

@@ -6,7 +6,7 @@ import { type Browser, type CDPSession, chromium, type Page } from "playwright-c
 import { build } from "vite";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { chromiumPath, launchOptions } from "./browser.js";
-import { full, jobRows, NOW } from "./fixtures.js";
+import { attacked, full, jobRows, NOW, problem } from "./fixtures.js";
 import { FixtureServer } from "./server.js";
 import { states } from "./states.js";
 
@@ -96,6 +96,18 @@ describe.skipIf(!executablePath)("in Chromium", () => {
     return Buffer.from(data, "base64");
   }
 
+  /** The elements that make the page wider than the window. */
+  async function tooWide(): Promise<string[]> {
+    return page.evaluate(() => {
+      const { clientWidth, scrollWidth } = document.documentElement;
+      if (scrollWidth <= clientWidth) return [];
+      return [...document.querySelectorAll("main, main *")]
+        .filter((one) => one.getBoundingClientRect().right > clientWidth)
+        .map((one) => `${scrollWidth - clientWidth} pixels too wide: ${one.outerHTML.slice(0, 80)}`)
+        .slice(-5);
+    });
+  }
+
   async function violations(): Promise<string[]> {
     const found = await page.evaluate(async () => {
       const { axe } = window as unknown as { axe: typeof import("axe-core") };
@@ -125,10 +137,7 @@ describe.skipIf(!executablePath)("in Chromium", () => {
           mkdirSync(chosen, { recursive: true });
           writeFileSync(`${chosen}/${name}.webp`, await picture("webp"));
         }
-        const overflow = await page.evaluate(
-          () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
-        );
-        if (overflow > 0) problems.push(`${name}: ${overflow} pixels too wide`);
+        problems.push(...(await tooWide()).map((one) => `${name}: ${one}`));
         // Both themes and both layouts: colours don't depend on the size.
         const isChecked = theme === "light" ? size === "desktop" : size === "phone";
         if (isChecked) problems.push(...(await violations()).map((one) => `${name}: ${one}`));
@@ -301,6 +310,96 @@ describe.skipIf(!executablePath)("in Chromium", () => {
     server.scenario = { ...full(), gets: { ...full().gets, jobs: () => "gone" } };
     await page.getByText(/^Not refreshed for/).waitFor();
     expect(await page.locator("[data-row]").count()).toBeGreaterThan(10);
+  });
+
+  it.each([
+    "#/jobs",
+    "#/job/acme/ada/r",
+    "#/job/%/%2F/%",
+    "#/bulk",
+    "#/bulk/b",
+    "#/audit",
+    "#/workspaces",
+    "#/execution/e",
+    "#/files",
+    "#/files?show=list",
+    "#/files?show=date&date=2026-11-28",
+    "#/files/2026-11-28/f",
+    "#/webhooks",
+    "#/health",
+  ])("shows hostile texts as texts at %s", async (address) => {
+    await open(address, attacked());
+    await expect.poll(() => page.getByRole("status", { name: "Loading" }).count()).toBe(0);
+    await expect.poll(() => page.getByRole("main").textContent()).toMatch(/onerror=|exe\.txt|xxx/);
+    const found = await page.evaluate(() => ({
+      attacked: "attacked" in window,
+      elements: document.querySelectorAll("img, main script").length,
+      drawn: !document.body.textContent.includes("could not show what was read"),
+    }));
+    expect(found).toEqual({ attacked: false, elements: 0, drawn: true });
+    for (const [width, height] of Object.values(sizes)) {
+      await page.setViewportSize({ width, height });
+      expect(await tooWide()).toEqual([]);
+    }
+    expect(errors).toEqual([]);
+  });
+
+  it("shows a text that runs from the right without moving its neighbours", async () => {
+    const scenario = full();
+    const name = { tenant: "\u0645\u0647\u0645\u0629", user: "\u0639\u0645\u064a\u0644" };
+    const [job] = jobRows(1);
+    if (!job) throw new Error("no job");
+    const listed = { jobs: [{ ...job, ...name }], next: null, is_cut: false, now: job.created_at };
+    scenario.gets.jobs = () => ({ ...listed, access: "all-tenants", rows_read: 1 });
+    await open("#/jobs", scenario);
+    const left = (text: string) =>
+      page
+        .locator("td")
+        .getByText(text)
+        .last()
+        .evaluate((element, part) => {
+          const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+          const range = document.createRange();
+          while (walker.nextNode())
+            if (walker.currentNode.textContent?.includes(part))
+              range.selectNode(walker.currentNode);
+          return range.getBoundingClientRect().left;
+        }, text);
+    expect(await left(name.tenant)).toBeLessThan(await left(name.user));
+  });
+
+  it("shows a page that can't be drawn as an error, and the others", async () => {
+    const scenario = full();
+    scenario.gets.audit = () => ({ entries: 7, next: null }) as never;
+    await open("#/audit", scenario);
+    await page.getByText("The page could not show what was read").waitFor();
+    await page.getByRole("link", { name: /^Files/ }).click();
+    await page.getByText("By status").waitFor();
+  });
+
+  it("says once that its session is over", async () => {
+    await open("#/jobs");
+    await page.getByText("all of them").waitFor();
+    const over = problem("UNAUTHORIZED", "no session; open the URL that `jobplane console` prints");
+    server.scenario = { ...full(), gets: { ...full().gets, jobs: () => over } };
+    await page.getByText("no session").waitFor();
+    expect(await page.getByRole("alert").count()).toBe(1);
+    expect(await page.locator("[data-row]").count()).toBe(0);
+  });
+
+  it("shows the whole texts of the audit", async () => {
+    await open("#/audit");
+    for (const [width, height] of Object.values(sizes)) {
+      await page.setViewportSize({ width, height });
+      const cells = page.locator("[data-row], [data-row] :is(td, .line > span)");
+      await expect.poll(() => cells.count()).toBeGreaterThan(20);
+      const cut = await cells.evaluateAll((all) =>
+        all
+          .filter((one) => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight)
+          .map((one) => one.textContent),
+      );
+      expect(cut).toEqual([]);
+    }
   });
 
   it("is small", () => {

@@ -153,6 +153,7 @@ const common = {
   priority: "normal",
   trace_id: "1-6921a0c2-3f1d2c4b5a69788796a5b4c3",
   expires_at: at(-604_000),
+  replayed_as: null,
   can: { cancel: true, replay: false, resend_webhook: false, put_back: true },
   now: at(0),
 } satisfies Partial<Job>;
@@ -454,7 +455,7 @@ export const runningExecution: Gets["execution"]["answer"] = {
     is_problem: false,
   })),
   summary:
-    "A worker has the job: the execution waits for its result, heartbeats are due every 60 s.",
+    "A worker has the job, or its message waits for one: the execution waits for the result. Since 02:12:48 UTC.",
   input:
     '{"projectUserId": "borealis#grace", "threadId": "thread-220", "messageId": "msg-20261129-0000", "instruction": {"text": "Compare the two drafts."}}',
   output: null,
@@ -495,7 +496,7 @@ export const failedExecution: Gets["execution"]["answer"] = {
       is_problem: true,
     },
   ],
-  summary: "It gave up after 11 tries: another job holds the workspace and does not end.",
+  summary: "It gave up: another job holds the workspace, and did not end in time.",
   input: '{"projectUserId": "atlas#ada"}',
   output: null,
   error: "WorkspaceBusy",
@@ -1279,3 +1280,40 @@ export function broken(reply: "never" | "gone" | Problem): Scenario {
 }
 
 export { operation };
+
+/** Texts that a user may send, and that must change nothing but their own place. */
+export const hostile = [
+  '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>',
+  "\u202eexe.txt\u202c and \u2067mirrored",
+  "\u0645\u0647\u0645\u0629 \u0627\u0644\u0639\u0645\u064a\u0644",
+  "\u{1f469}\u200d\u{1f469}\u200d\u{1f467}\u200d\u{1f466}\u{1f3f3}\ufe0f\u200d\u{1f308}".repeat(30),
+  "x".repeat(100_000),
+  "\u0000\u0007\n\n\ttabs and `ticks` & 100 %2F % of #/../?",
+  " ",
+] as const;
+
+const texts = new Set([
+  ...["tenant", "user", "action", "message", "subject", "reason", "who", "summary", "next_step"],
+  ...["title", "detail", "by", "remedy", "host", "template_id", "explanation", "manifest", "key"],
+  ...["payload", "result", "project", "holder", "cause", "input", "output", "function", "says"],
+]);
+
+/** A scenario in which every text that comes from users is hostile. */
+export function attacked(): Scenario {
+  const scenario = full();
+  let turn = 0;
+  const changed = (value: unknown, name = ""): unknown => {
+    if (typeof value === "string") {
+      if (!texts.has(name)) return value;
+      const text = hostile[turn++ % hostile.length] ?? "";
+      // The server cuts the texts of lists: one long text is enough.
+      return turn > hostile.length ? text.slice(0, 1_000) : text;
+    }
+    if (Array.isArray(value)) return value.map((one) => changed(one, name));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, changed(one, key)]));
+  };
+  const gets = scenario.gets as Record<string, (query: URLSearchParams) => unknown>;
+  for (const [path, answer] of Object.entries(gets)) gets[path] = (query) => changed(answer(query));
+  return scenario;
+}

@@ -9,7 +9,12 @@ const types: Record<string, string> = {
   ".js": "text/javascript; charset=utf-8",
   ".css": "text/css; charset=utf-8",
 };
-const codes: Record<string, number> = { NOT_FOUND: 404, CONFLICT: 409, AWS_ERROR: 502 };
+const codes: Record<string, number> = {
+  UNAUTHORIZED: 401,
+  NOT_FOUND: 404,
+  CONFLICT: 409,
+  AWS_ERROR: 502,
+};
 
 /** Serves the built page, and the answers of a scenario; `posted` is what was asked to change. */
 export class FixtureServer {

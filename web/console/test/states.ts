@@ -196,7 +196,7 @@ export const states: State[] = [
     scenario: changed(({ gets }) => {
       gets.execution = () => failedExecution;
     }),
-    ready: "It gave up after 11 tries",
+    ready: "It gave up: another job",
   },
   { name: "files", address: "#/files", act: press(/files: Stuck in/), ready: "events-0011" },
   { name: "files-empty", address: "#/files", scenario: empty, ready: "Nothing is stuck" },

@@ -1,7 +1,7 @@
 import { type JSX, useState } from "react";
 import type { AuditEntry } from "../api.js";
 import { get } from "../client.js";
-import { counted } from "../format.js";
+import { counted, whoOf } from "../format.js";
 import { useLoad } from "../load.js";
 import { Ago, Badge, Empty, Freshness, Loaded, type Tone, useNow } from "../parts.js";
 import { href } from "../route.js";
@@ -66,6 +66,7 @@ export function AuditPage(): JSX.Element {
                   rows={rows}
                   columns={columns(now)}
                   rowKey={({ id }) => id}
+                  wraps
                 />
                 <div className="more">
                   <span className="quiet small">
@@ -104,7 +105,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "action",
       head: "Action",
-      width: "182px",
+      width: "178px",
       line: 1,
       grow: true,
       cell: ({ action, bulk }) => {
@@ -114,37 +115,35 @@ function columns(now: number): Column<AuditEntry>[] {
     },
     {
       key: "subject",
-      head: "What",
-      width: "26%",
+      head: "What, and why",
+      width: "31%",
       line: 2,
       grow: true,
-      cell: ({ subject }) => <span title={subject}>{subject}</span>,
+      cell: ({ subject, reason }) => (
+        <>
+          {subject}
+          {reason && <p className="quiet">{`Reason: ${reason}`}</p>}
+        </>
+      ),
     },
     {
       key: "message",
       head: "Result",
-      cell: ({ message }) => (
-        <span className="quiet" title={message ?? undefined}>
-          {message ?? "–"}
-        </span>
-      ),
-    },
-    {
-      key: "reason",
-      head: "Reason",
-      width: "11%",
-      cell: ({ reason }) => <span title={reason ?? undefined}>{reason ?? "–"}</span>,
+      line: 3,
+      grow: true,
+      cell: ({ message }) => message ?? "No result yet: it goes on, or its console has ended.",
     },
     {
       key: "who",
       head: "Who",
-      width: "72px",
-      cell: ({ who }) => <span title={who}>{who.split(/[/:]/).at(-1)}</span>,
+      width: "140px",
+      line: 3,
+      cell: ({ who }) => <span className="quiet">{whoOf(who)}</span>,
     },
     {
       key: "at",
       head: "When",
-      width: "110px",
+      width: "104px",
       number: true,
       line: 1,
       cell: ({ at }) => <Ago time={at} now={now} />,

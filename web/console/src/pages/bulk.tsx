@@ -1,7 +1,7 @@
 import { type JSX, useMemo, useState } from "react";
 import type { BulkJob, BulkOperation, BulkOutcome } from "../api.js";
 import { get, post } from "../client.js";
-import { counted, duration, epoch, number, shortId } from "../format.js";
+import { counted, duration, epoch, number, shortId, whoOf } from "../format.js";
 import { useLoad } from "../load.js";
 import {
   Ago,
@@ -67,6 +67,7 @@ export function BulkList(): JSX.Element {
                 rows={operations}
                 columns={listColumns(now)}
                 rowKey={(operation) => operation.id}
+                wraps
               />
             ) : (
               <Empty
@@ -89,14 +90,14 @@ function listColumns(now: number): Column<BulkOperation>[] {
     {
       key: "state",
       head: "State",
-      width: "184px",
+      width: "196px",
       line: 1,
       cell: ({ state }) => <Badge tone={states[state][0]}>{states[state][1]}</Badge>,
     },
     {
       key: "what",
       head: "Operation",
-      width: "19%",
+      width: "16%",
       line: 2,
       grow: true,
       cell: (operation) => <a href={href(["bulk", operation.id])}>{names(operation)}</a>,
@@ -104,16 +105,14 @@ function listColumns(now: number): Column<BulkOperation>[] {
     {
       key: "filter",
       head: "Filter",
-      cell: (operation) => (
-        <span title={filterWords(operation.filter)}>{filterWords(operation.filter)}</span>
-      ),
+      cell: (operation) => filterWords(operation.filter),
     },
     { key: "reason", head: "Reason", width: "20%", cell: ({ reason }) => reason ?? "–" },
     {
       key: "who",
       head: "Who",
-      width: "13%",
-      cell: ({ who }) => <span title={who}>{who.split("/").at(-1)}</span>,
+      width: "140px",
+      cell: ({ who }) => whoOf(who),
     },
     {
       key: "created",
@@ -289,7 +288,7 @@ function Audit(props: { id: string; operation: BulkOperation; now: number }): JS
         </label>
       </header>
       {jobs.length ? (
-        <LongTable label="Jobs" rows={jobs} columns={auditColumns(now)} rowKey={rowKey} />
+        <LongTable label="Jobs" rows={jobs} columns={auditColumns(now)} rowKey={rowKey} wraps />
       ) : first.error ? (
         <Failure error={first.error} retry={first.again} />
       ) : first.value ? (
@@ -341,9 +340,7 @@ function auditColumns(now: number): Column<BulkJob>[] {
       line: 2,
       grow: true,
       cell: ({ outcome, message }) => (
-        <span title={message ?? undefined}>
-          <Badge tone={outcomes[outcome][0]}>{message ?? outcomes[outcome][1]}</Badge>
-        </span>
+        <Badge tone={outcomes[outcome][0]}>{message ?? outcomes[outcome][1]}</Badge>
       ),
     },
     {

@@ -458,6 +458,7 @@ function Checked({ date }: { date: string }): JSX.Element {
               label="Issues"
               rows={value.issues.map((issue, index) => ({ ...issue, index }))}
               rowKey={({ index }) => String(index)}
+              wraps
               columns={[
                 {
                   key: "kind",
@@ -486,7 +487,7 @@ function Checked({ date }: { date: string }): JSX.Element {
                   head: "What is wrong",
                   line: 2,
                   grow: true,
-                  cell: ({ message }) => <span title={message}>{message}</span>,
+                  cell: ({ message }) => message,
                 },
               ]}
             />

@@ -37,8 +37,8 @@ function Alarms({ health, now }: { health: Health; now: number }): JSX.Element {
     return (
       <section className="card" aria-label="Alarms">
         <Empty title="This stage has no alarms">
-          `alarms` under `custom.stages` in serverless.yml switches them on, with the next
-          deployment.
+          <code>alarms</code> under <code>custom.stages</code> in serverless.yml switches them on,
+          with the next deployment.
         </Empty>
       </section>
     );
@@ -49,7 +49,9 @@ function Alarms({ health, now }: { health: Health; now: number }): JSX.Element {
       ))}
       <section className="card" aria-label="Other alarms">
         {ringing.length === 0 && (
-          <Empty title="No alarm rings">{`All ${number(others.length)} alarms are quiet.`}</Empty>
+          <Empty title="No alarm rings">
+            {`${counted(others.length, "alarm")} ${others.length === 1 ? "is" : "are"} quiet.`}
+          </Empty>
         )}
         {others.length > 0 && (
           <details className="body">

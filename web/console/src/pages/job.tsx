@@ -93,7 +93,12 @@ export function JobPage({ job: key }: { job: JobKey }): JSX.Element {
           )}
           <ActionButton
             act={() => setDialog("replay")}
-            off={!shown.can.replay && "Only a job that has ended can be replayed."}
+            off={
+              !shown.can.replay &&
+              (shown.replayed_as
+                ? "It was replayed already: replay the new job."
+                : "Only a job that has ended can be replayed.")
+            }
           >
             Replay…
           </ActionButton>
@@ -191,6 +196,18 @@ export function JobPage({ job: key }: { job: JobKey }): JSX.Element {
                       href={href(["job", job.tenant, job.user, job.replay_of])}
                     >
                       {job.replay_of}
+                    </a>
+                  ),
+                ],
+                [
+                  "Replayed as",
+                  shown.replayed_as && (
+                    <a
+                      key="n"
+                      className="mono"
+                      href={href(["job", job.tenant, job.user, shown.replayed_as])}
+                    >
+                      {shown.replayed_as}
                     </a>
                   ),
                 ],

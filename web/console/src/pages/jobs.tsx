@@ -202,7 +202,7 @@ export function jobColumns(now: number): Column<JobRow>[] {
     {
       key: "id",
       head: "Job",
-      width: "16%",
+      width: "15%",
       line: 1,
       grow: true,
       cell: (job) => (
@@ -215,11 +215,11 @@ export function jobColumns(now: number): Column<JobRow>[] {
         </a>
       ),
     },
-    { key: "action", head: "Action", width: "12.5%", cell: (job) => job.action },
+    { key: "action", head: "Action", width: "11.5%", cell: (job) => job.action },
     {
       key: "owner",
       head: "Tenant / user",
-      width: "15%",
+      width: "12.5%",
       cell: (job) => (
         <span title={`${job.tenant} / ${job.user}`}>
           {job.tenant} <span className="quiet">/ {job.user}</span>
@@ -243,14 +243,14 @@ export function jobColumns(now: number): Column<JobRow>[] {
     {
       key: "attempts",
       head: "Attempts",
-      width: "74px",
+      width: "72px",
       number: true,
       cell: (job) => `${job.attempts}${job.max_attempts === null ? "" : ` / ${job.max_attempts}`}`,
     },
     {
       key: "took",
       head: "Took",
-      width: "84px",
+      width: "88px",
       number: true,
       cell: (job) =>
         job.duration_seconds === null ? (

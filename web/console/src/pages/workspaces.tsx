@@ -81,6 +81,7 @@ export function WorkspacesPage(): JSX.Element {
             others.length ? (
               <LongTable
                 label="Claims"
+                wraps
                 rows={others}
                 columns={claimColumns(now, setAsked)}
                 rowKey={nameOf}
@@ -119,6 +120,7 @@ export function WorkspacesPage(): JSX.Element {
             interruptions.length ? (
               <LongTable
                 label="Interruptions"
+                wraps
                 rows={interruptions}
                 columns={interruptionColumns(now)}
                 rowKey={({ project, user, at, message_id, kind }) =>
