@@ -116,7 +116,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "subject",
       head: "What, and why",
-      width: "31%",
+      width: "33%",
       line: 2,
       grow: true,
       cell: ({ subject, reason }) => (
@@ -136,7 +136,7 @@ function columns(now: number): Column<AuditEntry>[] {
     {
       key: "who",
       head: "Who",
-      width: "140px",
+      width: "136px",
       line: 3,
       cell: ({ who }) => <span className="quiet">{whoOf(who)}</span>,
     },

@@ -168,14 +168,14 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
     {
       key: "state",
       head: "State",
-      width: "100px",
+      width: "88px",
       line: 1,
       cell: ({ state }) => <Badge tone={claimTones[state]}>{titled(state)}</Badge>,
     },
     {
       key: "workspace",
       head: "Workspace",
-      width: "18%",
+      width: "16%",
       line: 1,
       grow: true,
       cell: (claim) => (
@@ -203,14 +203,14 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
     {
       key: "fence",
       head: "Fence",
-      width: "118px",
+      width: "114px",
       number: true,
       cell: ({ fence }) => fence ?? "–",
     },
     {
       key: "age",
       head: "Age",
-      width: "96px",
+      width: "84px",
       number: true,
       line: 1,
       cell: ({ age_seconds }) => (age_seconds === null ? "–" : duration(age_seconds)),
@@ -218,7 +218,7 @@ function claimColumns(now: number, ask: (asked: Asked) => void): Column<Claim>[]
     {
       key: "expires",
       head: "Ends",
-      width: "96px",
+      width: "84px",
       number: true,
       cell: ({ expires_at }) => <Ago time={expires_at} now={now} />,
     },
