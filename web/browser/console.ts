@@ -44,7 +44,8 @@ export class Console {
     const viewport = { width: 1280, height: 800 };
     const context = await browser.newContext({ viewport, reducedMotion: "reduce" });
     const page = await context.newPage();
-    page.setDefaultTimeout(30_000);
+    // It only ends a run in which a condition never comes true, also on a busy machine.
+    page.setDefaultTimeout(600_000);
     await page.goto(url);
     return new Console(server, browser, page);
   }

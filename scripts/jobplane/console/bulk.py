@@ -84,11 +84,15 @@ def preview(backend: Backend, asked: api.BulkPreviewRequest) -> api.BulkPreview:
         "filter": asked.filter.model_dump(mode="json"), "who": backend.operator,
         "created_at": iso_time(now), "total": len(jobs), "ttl": ttl_after(expires, 0),
     }  # fmt: skip
+
+    def put(row: Row) -> None:
+        item = to_item({"operation_id": operation, **row})
+        backend.dynamodb.put_item(TableName=_table(backend), Item=item)
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(put, parts))
     # The summary last: without it, there is no operation.
-    for row in [*parts, summary]:
-        backend.dynamodb.put_item(
-            TableName=_table(backend), Item=to_item({"operation_id": operation, **row})
-        )
+    put(summary)
 
     def counted(name: str) -> list[api.Count]:
         numbers = Counter(_tenant_of(row) if name == "tenant" else row[name] for row in rows)
@@ -242,8 +246,9 @@ def start(backend: Backend, asked: api.BulkRunRequest) -> api.BulkOperation:
             raise ProblemError(409, "CONFLICT", "the plan is older than an hour; preview again")
         if asked.reason is None:
             raise ProblemError(400, "VALIDATION_ERROR", "reason: is required to start")
-        for part in [*_parts(backend, asked.id), row]:
-            _keep(backend, asked.id, part["part"], now)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            names = [part["part"] for part in [*_parts(backend, asked.id), row]]
+            list(pool.map(lambda name: _keep(backend, asked.id, name, now), names))
         _change_summary(
             backend, asked.id, "#state = :planned", {"planned": "planned"},
             state="running", who=backend.operator, reason=asked.reason, started_at=iso_time(now),
