@@ -198,14 +198,15 @@ def verified(token: str | None) -> Identity | None:
 def prolong(connection_id: str, identity: Identity, now: float) -> float:
     """Let a connection last as long as a newer token; return until when, in epoch seconds.
 
-    Raises RefusedError if its present token has expired, for a token of another user or tenant,
-    and for one without the permission to read the tenant's jobs if the connection has it: its
-    subscriptions may need it.
+    A token that ends before the present one changes nothing: it may come late. Raises RefusedError
+    if the present token has expired, for a token of another user or tenant, and for one without the
+    permission to read the tenant's jobs if the connection has it: its subscriptions may need it.
     """
     from jobplane_leases import update  # not needed for handshakes
 
     condition = (
         "user_id = :user AND tenant_id = :tenant AND token_expires_at > :now AND #ttl > :now"
+        " AND token_expires_at <= :expires"
     )
     values: dict[str, Any] = {
         "user": identity.user_id,
@@ -231,8 +232,10 @@ def prolong(connection_id: str, identity: Identity, now: float) -> float:
         if not row or min(row["token_expires_at"], row["ttl"]) <= int(now):
             text = "The connection's token has expired; connect again"
             raise RefusedError(ErrorCode.UNAUTHORIZED, text)
-        text = f"Expected a token of the same user and tenant, which keeps {TENANT_READ!r}"
-        raise RefusedError(ErrorCode.FORBIDDEN, text)
+        is_own = (row["user_id"], row["tenant_id"]) == (identity.user_id, identity.tenant_id)
+        if not is_own or TENANT_READ in {*row["permissions"]} - {*identity.permissions}:
+            text = f"Expected a token of the same user and tenant, which keeps {TENANT_READ!r}"
+            raise RefusedError(ErrorCode.FORBIDDEN, text)
     closed = parse_iso_time(row["connected_at"]) + CONNECTION_TTL_SECONDS
     return float(min(row["token_expires_at"], closed))
 

@@ -269,26 +269,34 @@ def sign_part(call: Call) -> Any:
     return {"method": "PUT", "url": url, "headers": headers, "expires": LINK_SECONDS}
 
 
-def complete(call: Call) -> Any:
-    """Join the parts. A repeated completion is answered like the first one."""
-    upload, chosen = call.upload, parts_of(call.content.get("parts"))
+def join(upload: Mapping[str, str], chosen: list[dict[str, Any]]) -> int:
+    """Join parts; the number of bytes. Raises RefusedRequestError."""
+    sizes = {part["PartNumber"]: part["Size"] for part in stored_parts(upload)}
+    total: int = sum(sizes.get(part["PartNumber"], 0) for part in chosen)
     try:
-        sizes = {part["PartNumber"]: part["Size"] for part in stored_parts(upload)}
-        total = sum(sizes.get(part["PartNumber"], 0) for part in chosen)
         if total > MAX_UPLOAD_BYTES:
             s3().abort_multipart_upload(**upload)
             text = f"The file has {total:,} bytes; at most {MAX_UPLOAD_BYTES:,} are possible"
             raise RefusedRequestError(413, {"error": text})
         patient_s3().complete_multipart_upload(**upload, MultipartUpload={"Parts": chosen})
-    except UploadNotFoundError:
-        if not (found := stored(upload["Key"])):
-            raise
-        return found
     except ClientError as error:
         raise translated(error) from error
     except ReadTimeoutError as error:
         text = "S3 is joining the parts: complete the upload again"
         raise RefusedRequestError(503, {"error": text}, {"Retry-After": "10"}) from error
+    return total
+
+
+def complete(call: Call) -> Any:
+    """Join the parts. A repeated completion is answered like the first one."""
+    upload, chosen = call.upload, parts_of(call.content.get("parts"))
+    try:
+        total = join(upload, chosen)
+    except UploadNotFoundError:
+        # Also when another completion was done since the parts were listed.
+        if not (found := stored(upload["Key"])):
+            raise
+        return found
     telemetry.info("upload completed", key=upload["Key"], bytes=total, parts=len(chosen))
     return stored(upload["Key"])
 

@@ -29,7 +29,8 @@ def test_each_conditional_write_is_in_the_table(explored: Stage, name: str) -> N
     scenario = replace(SCENARIOS[name], change=writes.watch)
     explore(explored, scenario, seconds=1e9, schedules=25, note=writes.note)
     unlisted = {mutant.name for mutant in writes} - LISTED.keys()
-    assert writes or name == "past"  # where only a wrong clock leads to a write
+    # Where only a wrong clock leads to a write, and where nothing is a row.
+    assert writes or name in {"past", "uploads"}
     assert not unlisted, "run `jobplane explore --mutants --table`"
 
 

@@ -459,6 +459,18 @@ def test_a_newer_token_prolongs_the_connection_and_replaces_the_permissions(
     assert row["permissions"] == ["reports"]
 
 
+def test_a_token_that_ends_before_the_present_one_changes_nothing(
+    stack: Stack, connect: ModuleType
+) -> None:
+    """It came late. The answer says until when the connection lasts."""
+    now = int(time.time())
+    before = connection("conn-1", token_expires_at=now + 600, ttl=now + 600)
+    stack.put("connections", before)
+    body = newer(connect, {"token": token(permissions=["tenant:read"], exp=now + 300)})
+    assert body["data"] == {"expires_at": iso(now + 600)}
+    assert stack.get("connections", connection_id="conn-1") == before
+
+
 def test_a_connection_is_prolonged_to_two_hours_after_its_handshake_at_most(
     stack: Stack, connect: ModuleType
 ) -> None:

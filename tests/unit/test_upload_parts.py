@@ -122,6 +122,28 @@ def test_a_completion_whose_answer_was_lost_can_be_repeated(uploads: Uploads) ->
     assert uploads.of(f"POST {MULTIPART}/complete", upload, {"parts": listed}) == first
 
 
+def test_two_completions_at_a_time_have_one_answer(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has listed the parts before the first one joins them."""
+    upload = uploads.begun()
+    parts, listed = uploads.send(upload, 2), uploads.module.stored_parts
+    answers: list[Any] = []
+
+    def complete() -> Any:
+        return uploads.of(f"POST {MULTIPART}/complete", upload, {"parts": parts})
+
+    def list_and_be_overtaken(target: Any) -> Any:
+        found = listed(target)
+        monkeypatch.setattr(uploads.module, "stored_parts", listed)
+        answers.append(complete())
+        return found
+
+    monkeypatch.setattr(uploads.module, "stored_parts", list_and_be_overtaken)
+    assert [complete()] == answers
+    assert answers[0][0] == 200
+
+
 def test_parts_in_any_order_and_as_text_are_completed(uploads: Uploads) -> None:
     upload = uploads.begun()
     parts = [part | {"PartNumber": str(part["PartNumber"])} for part in uploads.send(upload, 3)]

@@ -181,7 +181,7 @@ class EveryListenerHears(Guarantee):
         key = key_of(new)
         rows = self.world.rows("subscriptions")
         listening = {row["connection_id"] for row in rows if row["request_key"] == key}
-        alive = (listening | {new["connection_id"]}) & self.world.sockets.open
+        alive = (listening | {new.get("connection_id", "")}) & self.world.sockets.open
         self.expected[key] = (change.process, alive)
 
     def rested(self) -> None:
@@ -194,7 +194,7 @@ class EveryListenerHears(Guarantee):
             self._check(connection_id, rows[request_id], messages)
         for key, (process, listeners) in self.expected.items():
             request_id = key.rpartition("#")[2]
-            origin = rows[request_id]["connection_id"]
+            origin = rows[request_id].get("connection_id", "")
             # Who has unsubscribed meanwhile expects nothing.
             left = {row["connection_id"] for row in self.world.rows("subscriptions")} | {origin}
             excused = self._excused(process, origin)
@@ -471,12 +471,31 @@ class CancelledWithItsConnection(Guarantee):
             return
         gone = (change.old or {}).get("connection_id")
         for row in self.world.rows("requests"):
-            ends = row["connection_id"] == gone and row.get("on_disconnect") == "cancel"
+            ends = row.get("connection_id") == gone and row.get("on_disconnect") == "cancel"
             if ends and row["status"] not in TERMINAL and not row["cancel_requested"]:
                 raise self.broken(
                     f"{change.task} deletes from {change.table} before it asks"
                     f" {row['request_id']} to stop."
                 )
+
+
+class ConnectionLasts(Guarantee):
+    """A connection's end is only put off, and only before it has come; it keeps the permission that
+    its subscriptions may need.
+    """
+
+    def changed(self, change: Change) -> None:
+        old, new = change.old, change.new
+        if change.table != "connections" or not old or not new:
+            return
+        before, after = old["token_expires_at"], new["token_expires_at"]
+        if after < before:
+            raise self.broken(f"{change.task} sets it back by {before - after} s.")
+        past = self.world.now - TOLERANCE_SECONDS
+        if after > before and min(before, old["ttl"]) < past:
+            raise self.broken(f"{change.task} puts it off after it has come.")
+        if {"tenant:read"} & {*old["permissions"]} - {*new["permissions"]}:
+            raise self.broken(f"{change.task} takes the permission tenant:read from it.")
 
 
 class AssemblyAndJobAgree(Guarantee):

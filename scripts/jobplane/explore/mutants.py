@@ -129,6 +129,8 @@ def current_write(table: str, condition: str) -> Write:
 # Without these, everything holds, too, and why. Each schedule that is run checks it: a part of a
 # condition refuses no call alone.
 IMPLIED = {
+    "drop/prolong/c69b22.2": "the row ends with its token at the latest",
+    "drop/prolong/daf2cd.2": "the row ends with its token at the latest",
     "drop/update_assembly/7fcc2d.0": "a row that is gone has no claim",
     "drop/write_claim/0cbf5a.2": "a comparison with a number is false for any other type",
     "drop/write_claim/0cbf5a.7": "a comparison with a number is false for any other type",

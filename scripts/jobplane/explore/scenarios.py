@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import jwt.api_jwt
 from botocore.exceptions import BotoCoreError, ClientError
 
 import jobplane_keys.lanes
@@ -18,11 +20,13 @@ import jobplane_leases.jobs
 from jobplane.explore.search import Play, Scenario
 from jobplane.explore.services import Message
 from jobplane.explore.tables import Row
+from jobplane.explore.tasks import Task
 from jobplane.explore.workspaces import Flow
 from jobplane.explore.world import Client, World
-from jobplane_client import Job, JobplaneError, StatusClient
+from jobplane.tree.resolved import JWT_SECRET
+from jobplane_client import Job, JobplaneError, StatusClient, mint_token
 from jobplane_files import COUNTER_SHARDS
-from jobplane_keys import iso_time, tenant_workspace, to_item
+from jobplane_keys import iso_time, parse_iso_time, tenant_workspace, to_item
 from jobplane_keys.tracking import COUNTERS
 from jobplane_leases import Lease, LeaseLostError, RequestLease, enqueue_request
 from jobplane_leases.callbacks import TokenError, return_callback
@@ -161,6 +165,137 @@ def gone(world: World) -> None:
     client.say("unsubscribe", {"request_id": "first"})
     client.say("ping")
     client.leave()
+
+
+TENANT_READ = "tenant:read"
+
+
+@scenario("tokens", "connect", "disconnect")
+def tokens(world: World) -> Holds:
+    """An open connection gets newer tokens, of which one comes late, one is another user's, one
+    another tenant's, and one without a permission; it is closed, and another one is opened.
+    """
+    return renewed(world, TENANT_READ)
+
+
+@scenario("plain-tokens", "connect", "disconnect")
+def plain_tokens(world: World) -> Holds:
+    """The same for a connection without that permission."""
+    return renewed(world)
+
+
+def renewed(world: World, *permissions: str) -> Holds:
+    """A connection whose token ends in a minute, and an older one that has ended, get newer tokens;
+    what must hold.
+    """
+    simulate_tokens(world)
+    client, again = (Client(world, name, "acme#scott") for name in ("origin", "again"))
+    client.open(token(60, *permissions))
+    over = {"token_expires_at": int(world.now) + 300, "ttl": int(world.now) - 60}
+    world.connect("old", quiet=3 * 3600)
+    [old] = (row for row in world.rows("connections") if row["connection_id"] == "old")
+    world.put("connections", old | over)
+    accepted = {
+        name: client.authenticate(name, token(ttl, *permissions), seconds=seconds)
+        for name, ttl, seconds in (
+            ("newer", 600, 0.0), ("newest", 1200, 0.0), ("older", 300, 0.0), ("last", 1800, 90.0),
+        )
+    }  # fmt: skip
+    refused = {
+        "foreign": client.authenticate("foreign", token(2400, *permissions, user="eve")),
+        "elsewhere": client.authenticate("elsewhere", token(2401, *permissions, tenant="other")),
+        "over": Client(world, "old", "acme#scott").authenticate("over", token(2402, *permissions)),
+    }
+    if permissions:
+        refused["poorer"] = client.authenticate("poorer", token(2403))
+    client.leave()
+    opened = again.say_hello("again", token(900))
+    began = int(world.now)
+
+    def holds() -> None:
+        rows = {row["connection_id"]: row for row in world.rows("connections")}
+        for name, task in refused.items():
+            said = said_by(task)
+            assert "data" not in said, f"the token {name!r} prolongs a connection"
+        for row in rows.values():
+            seconds = row["token_expires_at"] - began
+            assert seconds not in range(2400, 2410), f"a refused token is stored in {row}"
+        promised = {parse_iso_time(said_by(task)["data"]["expires_at"])
+                    for task in accepted.values() if "data" in said_by(task)}  # fmt: skip
+        if "origin" in rows and promised:
+            assert rows["origin"]["token_expires_at"] >= max(promised), "it ends too early"
+        is_met = any(name.startswith("disconnect") for name in world.faulted)
+        assert "origin" not in rows or is_met, "a connection that was closed keeps its row"
+        if opened.result and opened.result["statusCode"] == 200:
+            assert "again" in rows, "an open connection has no row"
+
+    return holds
+
+
+def token(seconds: int, *permissions: str, user: str = "scott", tenant: str = "acme") -> str:
+    """A token that ends in some seconds."""
+    return mint_token(JWT_SECRET, user=user, tenant=tenant, permissions=permissions, ttl=seconds)
+
+
+def simulate_tokens(world: World) -> None:
+    """Let the library for tokens read the world's clocks."""
+
+    class Now(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Now":
+            return cls.fromtimestamp(world.clock.time(), tz)
+
+    world.replaced(jwt.api_jwt, "datetime", Now)
+
+
+def said_by(task: Task) -> Row:
+    """The answer of a function behind API Gateway; {} if there is none."""
+    said: Row = json.loads((task.result or {}).get("body", "{}"))
+    return said
+
+
+@scenario("uploads", "upload-parts")
+def uploads(world: World) -> Holds:
+    """A client completes the upload of a file in two parts twice, since it has no answer yet; it is
+    aborted at the same time.
+    """
+    simulate_tokens(world)
+
+    def request(route: str, **more: Any) -> Row:
+        headers = {"authorization": f"Bearer {token(3600)}"}
+        return {"routeKey": route, "headers": headers, **more}
+
+    begun = json.loads(
+        world.answer_of("upload-parts", request("POST /s3/multipart", body="{}"))["body"]
+    )
+    named = {"Key": begun["key"], "UploadId": begun["uploadId"]}
+    parts = [
+        {"PartNumber": number}
+        | world.s3.perform("UploadPart", named | {"PartNumber": number, "Body": body})
+        for number, body in enumerate((b"first, ", b"second"), 1)
+    ]
+    of_upload = {
+        "pathParameters": {"uploadId": begun["uploadId"]},
+        "queryStringParameters": {"key": begun["key"]},
+    }
+    complete = request(
+        "POST /s3/multipart/{uploadId}/complete", body=json.dumps({"parts": parts}), **of_upload
+    )
+    completions = [world.invoke("upload-parts", complete, name=f"complete-{n}") for n in (1, 2)]
+    abort = request("DELETE /s3/multipart/{uploadId}", **of_upload)
+    world.invoke("upload-parts", abort, name="abort")
+
+    def holds() -> None:
+        stored = world.s3.objects.get(begun["key"])
+        assert stored in (None, b"first, second"), "the file is not what was sent"
+        answers = [task.result for task in completions if task.result]
+        statuses = {answer["statusCode"] for answer in answers}
+        assert 200 not in statuses or stored, "a completion is answered, and there is no file"
+        assert 404 not in statuses or not stored, "the upload of a stored file is not found"
+        bodies = {answer["body"] for answer in answers if answer["statusCode"] == 200}
+        assert len(bodies) <= 1, f"two completions have two answers: {bodies}"
+
+    return holds
 
 
 @scenario("expired", *JOBS)
@@ -888,3 +1023,25 @@ def instruct(world: World) -> None:
     for name in ("worker-a", "worker-b"):
         flow.worker(name, work)
     world.connect("device").say("cancel", {"request_id": "job"}, at=world.now + 2)
+
+
+@scenario("intake", *FLOW, "dispatch", "intake", "processor", "report-job")
+def intake(world: World) -> Holds:
+    """A message in the bucket is announced twice: one job of the flow, for which there are two
+    workers.
+    """
+    flow = Flow(world, workspace=tenant_workspace("acme", "scott", "site"))
+    flow.run_requests()
+    named = {"tenant": "acme", "user": "scott", "project": "site", "thread": "t1", "id": "job"}
+    world.s3.objects["inbox/message"] = json.dumps(named | {"instruction": "work"}).encode()
+    for _ in range(2):
+        world.invoke_later("intake", {"detail": {"object": {"key": "inbox/message"}}}, 1)
+    for name in ("worker-a", "worker-b"):
+        flow.worker(name, lambda job: job.report(50, "half"))
+
+    def holds() -> None:
+        has_failed = all(task.startswith("intake") for task in world.faulted)
+        assert len(world.rows("requests")) == 1 or has_failed, "a message is not one job"
+        assert len(world.flows.executions) <= 1, "a job has two executions"
+
+    return holds

@@ -26,6 +26,8 @@ class Bucket:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self._tags: dict[str, str] = {}
+        """The ETags of objects that were sent in parts."""
         self._numbers = itertools.count(1)
 
     def perform(self, operation: str, parameters: Row) -> Row:
@@ -38,22 +40,24 @@ class Bucket:
         return self.objects[parameters["Key"]]
 
     def _GetObject(self, parameters: Row) -> Row:
-        body = self._found(parameters)
-        return {"Body": io.BytesIO(body), "ContentLength": len(body), "ETag": _etag(body)}
+        return {"Body": io.BytesIO(self._found(parameters)), **self._HeadObject(parameters)}
 
     def _HeadObject(self, parameters: Row) -> Row:
         body = self._found(parameters)
-        return {"ContentLength": len(body), "ETag": _etag(body)}
+        tag = self._tags.get(parameters["Key"]) or _etag(body)
+        return {"ContentLength": len(body), "ETag": tag}
 
     def _PutObject(self, parameters: Row) -> Row:
         body = _bytes(parameters.get("Body", b""))
         self.objects[parameters["Key"]] = body
+        self._tags.pop(parameters["Key"], None)
         return {"ETag": _etag(body)}
 
     def _CopyObject(self, parameters: Row) -> Row:
         source = parameters["CopySource"]
         key = source["Key"] if isinstance(source, dict) else source.partition("/")[2]
         self.objects[parameters["Key"]] = self._found({"Key": key})
+        self._tags.pop(parameters["Key"], None)
         return {"CopyObjectResult": {"ETag": _etag(self.objects[key])}}
 
     def _DeleteObject(self, parameters: Row) -> Row:
@@ -80,11 +84,24 @@ class Bucket:
         self._parts(parameters)[parameters["PartNumber"]] = body
         return {"ETag": _etag(body)}
 
+    def _ListParts(self, parameters: Row) -> Row:
+        listed = [
+            {"PartNumber": number, "Size": len(body), "ETag": _etag(body)}
+            for number, body in sorted(self._parts(parameters).items())
+        ]
+        return {"Parts": listed, "IsTruncated": False}
+
     def _CompleteMultipartUpload(self, parameters: Row) -> Row:
-        parts = self._parts(parameters)
-        self.objects[parameters["Key"]] = b"".join(parts[number] for number in sorted(parts))
+        parts, chosen = self._parts(parameters), parameters["MultipartUpload"]["Parts"]
+        for part in chosen:
+            if _etag(parts.get(part["PartNumber"], b"")) != part["ETag"]:
+                raise RefusedCallError("InvalidPart", "A part could not be found.")
+        bodies = [parts[part["PartNumber"]] for part in chosen]
+        self.objects[parameters["Key"]] = b"".join(bodies)
+        digests = b"".join(bytes.fromhex(_etag(body).strip('"')) for body in bodies)
+        tag = self._tags[parameters["Key"]] = f'{_etag(digests)[:-1]}-{len(bodies)}"'
         del self.uploads[parameters["UploadId"]]
-        return {"ETag": '"of-parts-1"'}
+        return {"ETag": tag}
 
     def _AbortMultipartUpload(self, parameters: Row) -> Row:
         self.uploads.pop(parameters["UploadId"], None)
@@ -321,27 +338,27 @@ class Execution:
 class Flows:
     """Step Functions' side of task tokens and executions."""
 
-    def __init__(self, scheduler: Callable[[], Scheduler]) -> None:
+    def __init__(self, now: Callable[[], float], wake: Callable[[Task], None]) -> None:
         self.tasks: dict[str, FlowTask] = {}
         self.executions: dict[str, Execution] = {}
         self.on_start: Callable[[str, Row], None] | None = None
         """Begins an execution, from its ARN and its input."""
-        self._of = scheduler
+        self._now, self._wake = now, wake
 
     def open(self, token: str, heartbeat_seconds: float) -> FlowTask:
-        self.tasks[token] = FlowTask(token, heartbeat_seconds, self._of().now)
+        self.tasks[token] = FlowTask(token, heartbeat_seconds, self._now())
         return self.tasks[token]
 
     def end(self, task: FlowTask, end: str, detail: str = "") -> None:
         task.end, task.detail = end, detail
         if task.waiting is not None:
-            self._of().wake(task.waiting)
+            self._wake(task.waiting)
 
     def stop(self, arn: str, status: str, **said: str) -> None:
         """End an execution, unless it has ended; `said`: its output, or error and cause."""
         found = self.executions[arn]
         if found.status == "RUNNING":
-            self.executions[arn] = Execution(status, self._of().now, found.said | said)
+            self.executions[arn] = Execution(status, self._now(), found.said | said)
 
     def perform(self, operation: str, parameters: Row) -> Row:
         if operation == "DescribeExecution":
@@ -351,7 +368,7 @@ class Flows:
         task = self.tasks.get(parameters["taskToken"])
         if task is None:
             raise RefusedCallError("TaskDoesNotExist")
-        now = self._of().now
+        now = self._now()
         if task.has_begun:
             task.gap = max(task.gap, now - task.beaten_at)
         task.has_begun = True
@@ -378,7 +395,7 @@ class Flows:
         if found is None:
             self.executions[arn] = Execution(said=said)
             self.on_start(arn, json.loads(parameters["input"]))
-        return {"executionArn": arn, "startDate": datetime.fromtimestamp(self._of().now, UTC)}
+        return {"executionArn": arn, "startDate": datetime.fromtimestamp(self._now(), UTC)}
 
     def _described(self, arn: str) -> Row:
         found = self.executions.get(arn)

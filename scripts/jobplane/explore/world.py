@@ -67,8 +67,8 @@ SECRET = "whsec_dGhlLXNlY3JldC1vZi10aGUtZXhwbG9yZXI="  # noqa: S105 - it signs n
 READS = frozenset(
     {
         "GetItem", "Query", "Scan", "BatchGetItem", "GetObject", "HeadObject", "ListObjectsV2",
-        "GetQueueUrl", "ReceiveMessage", "DescribeExecution", "DescribeStream", "GetShardIterator",
-        "GetRecords",
+        "ListParts", "GetQueueUrl", "ReceiveMessage", "DescribeExecution", "DescribeStream",
+        "GetShardIterator", "GetRecords",
     }
 )  # fmt: skip
 # An index or a read that is not consistent may be so far behind the table: less than the functions
@@ -307,7 +307,7 @@ class World:
         self.s3 = Bucket()
         self.sockets = Sockets()
         self.sqs = Queues(lambda: self.scheduler)
-        self.flows = Flows(lambda: self.scheduler)
+        self.flows = Flows(lambda: self.scheduler.now, self.scheduler.wake)
         self.files_stream = Stream()
         self.watchers: list[Watcher] = []
         self.checks: list[Callable[[], None]] = []
@@ -968,6 +968,31 @@ class Client:
         return self.world.invoke(
             "router", self._event({"body": json.dumps(message)}), name=f"{action}", at=at
         )
+
+    def open(self, token: str) -> None:
+        """Shake hands at once, before the exploration."""
+        answer = self.world.answer_of("connect", self._hello(token))
+        assert answer["statusCode"] == 200, answer
+        self.world.sockets.open.add(self.connection_id)
+
+    def say_hello(self, name: str, token: str) -> Task:
+        """Shake hands: the invocation of connect is an actor; the socket opens if it succeeds."""
+
+        def after(_: str, answer: Any) -> None:
+            if isinstance(answer, Mapping) and answer["statusCode"] == 200:
+                self.world.sockets.open.add(self.connection_id)
+
+        return self.world.invoke("connect", self._hello(token), name=name, after=after)
+
+    def _hello(self, token: str) -> Row:
+        return self._event({"queryStringParameters": {"token": token}})
+
+    def authenticate(self, name: str, token: str, *, seconds: float = 0.0) -> Task:
+        """Send a newer token in some seconds: the invocation of connect is an actor."""
+        message = {"id": name, "action": "authenticate", "payload": {"token": token}}
+        event = self._event({"body": json.dumps(message)})
+        event["requestContext"]["routeKey"] = "authenticate"
+        return self.world.invoke("connect", event, name=name, at=self.world.now + seconds)
 
     def leave(self) -> Task:
         """Close the socket: the invocation of disconnect is an actor."""
