@@ -1,7 +1,7 @@
 """AWS around the functions, in this process: their containers, streams, queues and schedule.
 
 moto keeps the tables, queues and objects. What moto lacks or does differently is here: time,
-event source mappings, retries of asynchronous invocations, sockets.
+event source mappings, invocations and their retries, sockets, executions and their tasks.
 """
 
 import json
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from datetime import datetime
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -28,6 +29,8 @@ from moto.s3.models import s3_backends
 
 import jobplane_leases._writes
 import jobplane_leases.jobs
+from jobplane.explore.services import Flows
+from jobplane.explore.tables import RefusedCallError
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying.inprocess import Context, InProcess
@@ -46,23 +49,60 @@ YEAR_SECONDS = 365 * 24 * 3600
 type Row = dict[str, Any]
 
 
-class Container:
-    """A container of a function: its module, its clients, and its process."""
+class Program:
+    """A process, and the session of its clients, whose calls may meet a fault."""
 
-    def __init__(self, cloud: "Cloud", function: str, name: str) -> None:
+    def __init__(self, cloud: "Cloud", name: str) -> None:
         self.cloud = cloud
-        self.function = function
         self.name = name
         self.dead = False
         session: Any = botocore.session.Session()
         session.unregister("before-send", botocore_stubber)
         session.register("before-send", self._send)
+        self.session = session
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str, *, config: Any, **_: Any) -> Any:
+        """A client as boto3 makes one; each is made once."""
+        key = f"{service} {config.read_timeout}"
+        if key not in self._clients:
+            self._clients[key] = self.session.create_client(service, config=config)
+        return self._clients[key]
+
+    def _send(self, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        if self.dead:
+            raise ProcessDiedError
+        service, operation = event_name.split(".")[1:3]
+        attempts = re.search(rb"attempt=(\d+)", _bytes(request.headers.get("amz-sdk-request", "")))
+        exchange = Exchange(
+            function=self.name,
+            service=service,
+            operation=operation,
+            attempt=int(attempts[1]) if attempts else 1,
+            request=request,
+            send=lambda: self.cloud.carry_out(event_name, request),
+            hang_up=lambda: self.cloud.sockets.hang_up(request),
+        )
+        act = self.cloud.plan.meet(exchange)
+        try:
+            return act(exchange) if act else exchange.carry_out()
+        except ProcessDiedError:
+            self.dead = True
+            raise
+
+
+class Container(Program):
+    """A container of a function: its module, its clients, and its process."""
+
+    def __init__(self, cloud: "Cloud", function: str, name: str) -> None:
+        super().__init__(cloud, name)
+        self.function = function
         environment = {
             "TEMPLATES_INDEX_PATH": str(ROOT / "templates" / "index.json"),
             # Given, and not read from SSM: a read after minutes would be a call of some runs only.
             "JWT_SECRET": cloud.aws.jwt_secret,
         }
-        with patch.object(botocore.session, "get_session", lambda: session):
+        with patch.object(botocore.session, "get_session", lambda: self.session):
             self.module: ModuleType = cloud.aws.load(function, environment)
         self.module.time = cloud.clock  # type: ignore[attr-defined]
 
@@ -89,27 +129,6 @@ class Container:
         ends = clock.now + plain.timeout
         plain.get_remaining_time_in_millis = lambda: int((ends - clock.now) * 1000)  # type: ignore[method-assign]
         return plain
-
-    def _send(self, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        if self.dead:
-            raise ProcessDiedError
-        service, operation = event_name.split(".")[1:3]
-        attempts = re.search(rb"attempt=(\d+)", _bytes(request.headers.get("amz-sdk-request", "")))
-        exchange = Exchange(
-            function=self.name,
-            service=service,
-            operation=operation,
-            attempt=int(attempts[1]) if attempts else 1,
-            request=request,
-            send=lambda: self.cloud.carry_out(event_name, request),
-            hang_up=lambda: self.cloud.sockets.hang_up(request),
-        )
-        act = self.cloud.plan.meet(exchange)
-        try:
-            return act(exchange) if act else exchange.carry_out()
-        except ProcessDiedError:
-            self.dead = True
-            raise
 
 
 def _bytes(value: Any) -> bytes:
@@ -153,9 +172,15 @@ class Cloud:
         self.clock = Clock(time.time())
         self.plan = Plan()
         self.sockets = Sockets()
+        self.flows = self._flows()
+        self.later: list[tuple[str, Any]] = []
+        """Asynchronous invocations that functions have asked for."""
+        self.others: list[Callable[[], bool]] = []
+        """What else moves by itself; each returns whether there was anything."""
         self.seen: Callable[[], None] = lambda: None
         self.dynamodb, self.s3, self.sqs = map(aws.client, ("dynamodb", "s3", "sqs"))
         self.containers: dict[str, Container] = {}
+        self.programs: dict[str, Program] = {}
         self.streams: dict[str, StreamMapping] = {}
         self.queues: dict[str, QueueMapping] = {}
         self._read: dict[str, int] = {}
@@ -167,6 +192,12 @@ class Cloud:
         if name not in self.containers:
             self.containers[name] = Container(self, function, name)
         return self.containers[name]
+
+    def program(self, name: str) -> Program:
+        """A process outside of Lambda."""
+        if name not in self.programs:
+            self.programs[name] = Program(self, name)
+        return self.programs[name]
 
     def module(self, function: str) -> Any:
         return self.container(function).module
@@ -188,14 +219,46 @@ class Cloud:
 
     def carry_out(self, event_name: str, request: AWSPreparedRequest) -> AWSResponse:
         """Do what a request asks for. One at a time: moto's writes are not atomic in threads."""
+        service, operation = event_name.split(".")[1:3]
+        if service == "lambda":
+            return self._invoked(request)
         with self._lock:
             self.clock.now += 0.001
             if "/@connections/" in request.url:
                 return self.sockets.answer(request)
+            if service == "sfn":
+                return self._of_flows(operation, request)
             answer = botocore_stubber(event_name, request)
             assert answer is not None, request.url
             self.seen()
             return answer
+
+    def _of_flows(self, operation: str, request: AWSPreparedRequest) -> AWSResponse:
+        """Step Functions' answer."""
+        try:
+            said = self.flows.perform(operation, json.loads(_bytes(request.body)))
+        except RefusedCallError as error:
+            refusal = {"__type": error.code, "message": error.message}
+            return answer_of(request, 400, json.dumps(refusal).encode())
+        return answer_of(request, 200, json.dumps(said, default=datetime.timestamp).encode())
+
+    def _invoked(self, request: AWSPreparedRequest) -> AWSResponse:
+        """Lambda's answer."""
+        deployed = request.url.partition("/functions/")[2].partition("/")[0]
+        function, event = self.aws.template.short_name(deployed), json.loads(_bytes(request.body))
+        if _bytes(request.headers["X-Amz-Invocation-Type"]) == b"Event":
+            self.later.append((function, event))
+            return answer_of(request, 202, b"")
+        try:
+            return answer_of(request, 200, json.dumps(self.invoke(function, event)).encode())
+        except FunctionError as error:
+            said = {"errorType": error.kind, "errorMessage": str(error)}
+            failed = {"X-Amz-Function-Error": "Unhandled"}
+            return answer_of(request, 200, json.dumps(said).encode(), **failed)
+
+    def _flows(self) -> Flows:
+        # Executions wait by looking again.
+        return Flows(lambda: self.clock.now, lambda _: None)
 
     # What moves by itself
 
@@ -248,7 +311,12 @@ class Cloud:
             moved |= mapping.poll()
         for queue in self.queues.values():
             moved |= queue.poll()
-        return moved
+        for poll in self.others:
+            moved |= poll()
+        waiting, self.later = self.later, []
+        for function, event in waiting:
+            self.invoke_later(function, event)
+        return moved or bool(waiting)
 
     def settle(self) -> None:
         """Run until nothing is left to deliver, and every request has ended."""
@@ -318,13 +386,19 @@ class Cloud:
             if name not in declared:
                 del queues[name]
         self.plan, self.sockets, self.seen = Plan(), Sockets(), lambda: None
+        self.flows = self._flows()
+        self.later.clear()
+        self.others.clear()
         self.streams.clear()
         self.queues.clear()
         self._read.clear()
 
-    def _queue(self, short: str) -> Any:
-        name = self.aws.queues[short].rpartition("/")[2]
+    def queue_named(self, name: str) -> Any:
+        """moto's queue of a name."""
         return moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[name]
+
+    def _queue(self, short: str) -> Any:
+        return self.queue_named(self.aws.queues[short].rpartition("/")[2])
 
     def _table(self, short: str) -> Any:
         return dynamodb_backends[ACCOUNT][REGION].tables[self.aws.tables[short]]

@@ -14,6 +14,8 @@ from jobplane.tree.resolved import ACCOUNT, REGION
 from tests.faults.cloud import ROOT, Cloud, Row
 
 WORKSPACE = "amelia#scott"
+# What the definition computes for a claim of an hour.
+JOB_SECONDS = 3599
 
 
 @cache
@@ -31,13 +33,24 @@ class CaughtError(Exception):
 
 
 class Execution:
-    """One message's execution of the flow."""
+    """One message's execution of the flow; `arn` and `given` are those of one that was started."""
 
-    def __init__(self, cloud: Cloud, message_id: str, thread_id: str) -> None:
+    def __init__(
+        self,
+        cloud: Cloud,
+        message_id: str,
+        thread_id: str,
+        workspace: str = WORKSPACE,
+        arn: str = "",
+        given: Row | None = None,
+    ) -> None:
         self.cloud = cloud
         self.message_id = message_id
         self.thread_id = thread_id
-        self.arn = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+        self.workspace = workspace
+        self.arn = arn or f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+        ids = {"projectUserId": workspace, "messageId": message_id, "threadId": thread_id}
+        self.given: Row = given or ids
         self.claim: Row = {}
 
     @property
@@ -48,14 +61,16 @@ class Execution:
         """Run a state's function, with its Retry."""
         definition = states()[state]
         declared = definition["Arguments"]["Payload"]
-        assert payload.keys() | {"projectUserId"} == declared.keys(), (state, declared)
+        if "projectUserId" in declared:
+            payload["projectUserId"] = self.workspace
+        assert payload.keys() == declared.keys(), (state, declared)
         name = definition["Arguments"]["FunctionName"].strip("${}")
         function = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
         retriers = definition.get("Retry", [])
         used = [0] * len(retriers)
         while True:
             try:
-                return self.cloud.invoke(function, {"projectUserId": WORKSPACE, **payload})
+                return self.cloud.invoke(function, payload)
             except FunctionError as error:
                 number = first_match(retriers, error.kind)
                 if number is None or used[number] >= retriers[number].get("MaxAttempts", 3):
@@ -91,6 +106,17 @@ class Execution:
         )
         return self.claim
 
+    def begin(self) -> bool:
+        """Whether the request that this execution runs has not been cancelled."""
+        begun: bool = self.task(
+            "BeginJob",
+            operation="begin",
+            request=self.given["request"],
+            seconds=JOB_SECONDS,
+            **self.holding,
+        )["begun"]
+        return begun
+
     def preempt(self, cause: Row) -> None:
         """The worker was interrupted by another thread."""
         self.task(
@@ -109,18 +135,21 @@ class Execution:
         self.task("HandleTimeout", **given, **lost, **self.holding)
         self.end("FAILED")
 
-    def release(self) -> None:
-        self.task("ReleaseClaim", operation="release", reason="completed", **self.holding)
+    def release(self, state: str = "ReleaseClaim", reason: str = "completed") -> None:
+        self.task(state, operation="release", reason=reason, **self.holding)
 
     def end(self, status: str) -> None:
         """The rule on executions that did not succeed."""
-        given = {"messageId": self.message_id, "threadId": self.thread_id}
+        self.cloud.invoke_later("handle-timeout", self.ended(status))
+
+    def ended(self, status: str) -> Row:
+        """EventBridge's event of the end."""
         detail = {
             "executionArn": self.arn, "status": status, "error": None, "cause": None,
-            "input": json.dumps({"projectUserId": WORKSPACE} | given),
+            "input": json.dumps(self.given),
         }  # fmt: skip
         change = {"detail-type": "Step Functions Execution Status Change", "source": "aws.states"}
-        self.cloud.invoke_later("handle-timeout", change | {"detail": detail})
+        return change | {"detail": detail}
 
 
 def first_match(rules: list[Row], error: str) -> int | None:

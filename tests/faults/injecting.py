@@ -175,6 +175,8 @@ def throttle(exchange: Exchange) -> AWSResponse:
         "dynamodb": (400, "ProvisionedThroughputExceededException"),
         "s3": (503, "SlowDown"),
         "apigatewaymanagementapi": (429, "LimitExceededException"),
+        "lambda": (429, "TooManyRequestsException"),
+        "sfn": (400, "ThrottlingException"),
         "sqs": (403, "RequestThrottled"),
         "ssm": (400, "ThrottlingException"),
     }
@@ -226,14 +228,15 @@ def take_part(exchange: Exchange) -> AWSResponse:
 
 
 class _Broken(MockRawResponse):
-    """Half of a body, then a reset."""
+    """Half of a body, then a reset, which who reads to the end meets."""
 
     def __init__(self, whole: bytes) -> None:
         super().__init__(whole[: len(whole) // 2])
 
     def read(self, *size: Any, **_: Any) -> bytes:
-        data = super().read(*(part for part in size[:1] if part is not None))
-        if not data:
+        wanted = [part for part in size[:1] if part is not None]
+        data = super().read(*wanted)
+        if not (wanted and data):
             raise ProtocolError("Connection broken: reset by peer")
         return data
 

@@ -8,6 +8,7 @@ import pytest
 
 from jobplane.stage.mappings import Record
 from tests.faults.cloud import Cloud
+from tests.faults.inbox import MESSAGES
 from tests.faults.injecting import Broken, Exchange, Storm, fail, take_part, throttle
 from tests.faults.scenarios import (
     JOBS,
@@ -242,14 +243,14 @@ def test_a_webhook_that_is_never_accepted_ends_in_the_dead_letter_queue(cloud: C
         assert [letter["assembly_id"] for letter in letters] == [document["assembly_id"]]
 
 
-STORMY = ("job", "cancelled", "lost-listener", "batch", "twins")
+STORMY = ("job", "cancelled", "lost-listener", "batch", "twins", "intake")
 
 
 @pytest.mark.parametrize("scenario", STORMY)
 def test_every_request_ends_once_in_a_storm(cloud: Cloud, scenario: str, tries_all: bool) -> None:
     for seed in range(60 if tries_all else 3):
         cloud.empty()
-        played = JOBS[scenario](cloud)
+        played = (JOBS | MESSAGES)[scenario](cloud)
         storm = Storm(seed)
         try:
             with played.prepared():

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from tests.faults.cloud import Cloud
+from tests.faults.inbox import MESSAGES
 from tests.faults.injecting import KINDS, Exchange, Fault, Plan
 from tests.faults.scenarios import JOBS
 from tests.faults.workspaces import OTHERS
 
-SCENARIOS = JOBS | OTHERS
+SCENARIOS = JOBS | OTHERS | MESSAGES
 
 # Their kills alone would take longer than all other scenarios.
-LONG = {"cancelled-assembly", "parts", "twins"}
+LONG = {"cancelled-assembly", "intake-json", "parts", "twins"}
 ONE_IN = 8
 
 _clean: dict[str, Plan] = {}

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from threading import Lock
 from time import monotonic
 from types import ModuleType
@@ -97,15 +97,15 @@ class InProcess:
     def jwt_secret(self) -> str:
         return JWT_SECRET
 
-    @property
+    @cached_property
     def tables(self) -> dict[str, str]:
         return self._names("AWS::DynamoDB::Table", "TableName")
 
-    @property
+    @cached_property
     def buckets(self) -> dict[str, str]:
         return self._names("AWS::S3::Bucket", "BucketName")
 
-    @property
+    @cached_property
     def queues(self) -> dict[str, str]:
         """Queue URLs by short name."""
         names = self._names("AWS::SQS::Queue", "QueueName")
