@@ -287,6 +287,8 @@ class Mail(Workspaces):
         assert len(self.ran) <= (2 if is_disturbed else 1) or is_cut_off, self.ran
         if row["status"] == "COMPLETED":
             assert execution.status == "SUCCEEDED"
+            # Each run of the handler emits one.
+            assert row["event_count"] <= len(self.ran)
             state = (
                 Client(self.cloud, USER, TENANT).connect().ask("status", {"request_id": self.job})
             )

@@ -133,7 +133,8 @@ class JobWorker:
     and `endpoint_url`. `worker_id` is the owner of the claims of follow-ups; it must differ
     between processes. A read of a queue lasts up to `poll_seconds` (0 to 20), and `stop` may take
     that long after the job has ended. After `visibility_seconds` another worker receives the
-    messages of a worker that crashed.
+    messages of a worker that crashed. That comes before a missed heartbeat if it is below two
+    thirds of the flow's `heartbeatSeconds` (90); otherwise the job of a crash ends as timed out.
 
     It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
     with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
