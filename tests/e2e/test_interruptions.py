@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -183,12 +184,16 @@ async def test_concurrent_cancellations_end_a_job_once(deployed: Deployed) -> No
 async def test_a_message_whose_worker_dies_is_answered_by_the_gateway(deployed: Deployed) -> None:
     """As on AWS, without a word of the error; the socket stays open."""
     async with deployed.socket(unique("user")) as socket:
+
+        def has_heard(count: int) -> bool:
+            return len(socket.messages) == count
+
         for _ in range(20):
             seen = len(socket.messages)
             for _ in range(50):
                 await socket.send({"id": unique("ask"), "action": "echo", "payload": {}})
             await asyncio.to_thread(deployed.kill_workers, "router")
-            await until(lambda seen=seen: len(socket.messages) == seen + 50, "an answer to each")
+            await until(partial(has_heard, seen + 50), "an answer to each")
             if told := [message for message in socket.messages if "type" not in message]:
                 break
         assert {message["message"] for message in told} == {"Internal server error"}
@@ -196,6 +201,6 @@ async def test_a_message_whose_worker_dies_is_answered_by_the_gateway(deployed: 
             frozenset({"message", "connectionId", "requestId"})
         }
         own = [message for message in socket.messages if message not in told]
-        socket.faults.clear()  # The gateway's messages are none of ours.
+        socket.faults.clear()  # They are the gateway's, not the service's.
         assert {message["type"] for message in own} == {"response"}
         await (await socket.connection.ping())
