@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.faults.cloud import Cloud
+from tests.faults.cloud import ROOT, Cloud
 from tests.faults.inbox import MESSAGES
 from tests.faults.injecting import KINDS, Exchange, Fault, Plan
 from tests.faults.scenarios import JOBS
@@ -22,9 +22,21 @@ _clean: dict[str, Plan] = {}
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_scenario_holds_without_a_fault(cloud: Cloud, scenario: str) -> None:
-    """It makes the same calls each time."""
+    """It makes the same calls each time, as many as docs/faults.md says."""
     again = run(cloud, scenario, NONE, 0)
-    assert again.calls == clean(cloud, scenario).calls != []
+    assert again.calls == clean(cloud, scenario).calls
+    assert documented_calls()[scenario] == len(again.calls)
+
+
+def documented_calls() -> dict[str, int]:
+    """The calls of each scenario, from the table of the page."""
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    table = page.partition("| scenario | calls |")[2].partition("\n\n")[0]
+    found: dict[str, int] = {}
+    for row in table.splitlines()[2:]:
+        names, numbers, *_ = (cell.strip().split(", ") for cell in row.strip("|").split("|"))
+        found |= dict(zip(names, map(int, numbers), strict=True))
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
