@@ -26,8 +26,7 @@ requires-python = ">=3.12"
 dependencies = {dependencies}
 
 [tool.uv]
-no-index = true
-find-links = ["wheels"]
+{indexes}
 
 [tool.uv.sources]
 {sources}
@@ -114,7 +113,7 @@ class Foreign(Small):
         sources = "\n".join(f"{name} = {source}" for name, source in self.sources.items())
         members = f"[tool.uv.workspace]\nmembers = {self.members}\n" if self.members else ""
         text = ROOT.format(
-            name="top", dependencies=self.dependencies, sources=sources,
+            name="top", dependencies=self.dependencies, sources=sources, indexes=self.indexes,
             settings=f"{members}\n{self.settings}",
         )  # fmt: skip
         (self.root / "pyproject.toml").write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,14 @@ from lambdapack.requirements import MACHINES, PYTHON
 from lambdapack.statements import Statements
 from lambdapack.tools import ToolError, run_quietly
 
+LOG = logging.getLogger("lambdapack")
+
+BY_PYTHON = """
+import os, sys
+sys.path[:0] = sys.argv.pop(1).split(os.pathsep)
+from lambdapack.__main__ import main
+main()
+"""
 # What a build imports; these are pure Python, or have a Python form.
 NEEDED = ("lambdapack", "botocore", "click", "packaging", "yaml")
 
@@ -27,6 +36,7 @@ NEEDED = ("lambdapack", "botocore", "click", "packaging", "yaml")
 @click.version_option(package_name="lambdapack")
 def main() -> None:
     """Make zips for AWS Lambda of the members of a uv workspace."""
+    warnings.simplefilter("ignore")  # of sources that are compiled here
 
 
 @main.command(
@@ -77,13 +87,24 @@ def build(
     wanted = python or found.default_python()
     if wanted != PYTHON:
         sys.exit(_by_python(wanted))
-    members = [found.select(name, here=project) for name in names or (None,)]
+    selected = [found.select(name, here=project) for name in names or (None,)]
+    members = list({each.name: each for each in selected}.values())
     if len(members) > 1 and (handler or function):
-        raise click.UsageError("--handler and --function are for one MEMBER")
+        raise click.UsageError(
+            "--handler and --function are for one MEMBER: build each by a command of its own"
+        )
+    if function and iam is None:
+        raise click.UsageError("--function is a name in the file of --iam: pass that file as well")
     chosen = [
-        replace(each, module=_module(handler), allowed=_allowed(iam, function, allow, each))
+        replace(each, module=handler, allowed=_allowed(iam, function, allow, each))
         for each in members
     ]
+    for each in chosen:
+        if left := each.left_out():
+            LOG.info(
+                f"{each.name}: {', '.join(left)} at the top of {each.folder} will not ship: rename "
+                "what the function reads, or give the member a [build-system]"
+            )
     settings = Settings(arch, thin=False) if no_thin else Settings(arch)
     try:
         built = Builder(found.choosing(*chosen), settings).build(chosen)
@@ -94,14 +115,6 @@ def build(
             "there, or name others"
         ) from error
     _report(built, found, as_json=as_json)
-
-
-def _module(handler: str | None) -> str | None:
-    """The module of a handler in Lambda's form, `orders.main.handler`, or its name alone."""
-    if handler is None:
-        return None
-    above, _, last = handler.rpartition(".")
-    return above if above and last.endswith("handler") else handler
 
 
 def _allowed(
@@ -131,9 +144,8 @@ def _by_python(version: str) -> int:
             f"`uv python install {version}`"
         ) from failed
     packages = os.pathsep.join({str(_folder_of(name)): name for name in NEEDED})
-    command = [path, "-P", "-m", "lambdapack", *sys.argv[1:], "--python", version]
-    environment = os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, env=environment, check=False).returncode
+    command = [path, "-I", "-B", "-c", BY_PYTHON, packages, *sys.argv[1:], "--python", version]
+    return subprocess.run(command, env=dict(os.environ), check=False).returncode
 
 
 def _folder_of(package: str) -> Path:

@@ -18,8 +18,8 @@ import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
 from lambdapack import resolving
@@ -28,7 +28,14 @@ from lambdapack.locks import exclusive
 from lambdapack.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
 from lambdapack.thinning import bytecode, methods, sdk, slimming
 from lambdapack.thinning.bytecode import cached
-from lambdapack.wheels import UnreadableSourceError, WheelStore, builder_digest, lib_digest, prune
+from lambdapack.wheels import (
+    WheelStore,
+    builder_digest,
+    check_source,
+    error_in,
+    lib_digest,
+    prune,
+)
 from lambdapack.workspace import Function, Workspace
 
 LOG = logging.getLogger("lambdapack")
@@ -125,7 +132,8 @@ class Draft:
         """All files, with the bytecode that was missing."""
 
         def bytecode_of(modules: frozenset[Module]) -> Contents:
-            return {cached(module[0]): self._sealed(module, compiled) for module in modules}
+            readable = modules & compiled.keys()
+            return {cached(module[0]): self._sealed(module, compiled) for module in readable}
 
         others = self.others | bytecode_of(self.changed)
         if self.thin:
@@ -177,9 +185,9 @@ class Builder:
             ]
             if stale:
                 LOG.info("building %d of %d artifacts", len(stale), len(functions))
-                self._install([found[f.name] for f in stale])
+                folders = self._install([found[f.name] for f in stale])
                 with ThreadPoolExecutor() as pool:
-                    drafts = list(pool.map(lambda f: self._draft(f, found[f.name]), stale))
+                    drafts = list(pool.map(lambda f: self._draft(f, found[f.name], folders), stale))
                     missing = [text for draft in drafts for text in draft.missing]
                     if missing and is_checked:
                         raise UnbuildableError("\n".join(missing))
@@ -217,12 +225,15 @@ class Builder:
         ]  # fmt: skip
         return _sha256(json.dumps(parts, sort_keys=True).encode())
 
-    def _install(self, wanted: list[Closure]) -> None:
-        self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
-        try:
-            everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
-        except BuildError:  # another function's: reported when that one is built
-            return
+    def _install(self, wanted: list[Closure]) -> dict[Distribution, Path]:
+        """The folders of the distributions; a build hook may change sources as it runs."""
+        filled = self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
+        with suppress(BuildError):  # another function's: reported when that one is built
+            self._prune()
+        return filled
+
+    def _prune(self) -> None:
+        everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
         prune(
             self.wheels,
             {
@@ -272,9 +283,11 @@ class Builder:
             built=True,
         )
 
-    def _draft(self, function: Function, closure: Closure) -> "Draft":
+    def _draft(
+        self, function: Function, closure: Closure, filled: Mapping[Distribution, Path]
+    ) -> "Draft":
         shipped = self._shipped(closure)
-        folders = {each.name: self.wheels.folder(each) for each in shipped}
+        folders = {each.name: filled[each] for each in shipped}
         contents = self._files(function, folders)
         thin = self.settings.thin
         written: Contents = dict(function.shipped_files())
@@ -321,12 +334,9 @@ class Builder:
         found = {name: _bytes(body) for name, body in of_its_wheel.items() if name.endswith(".py")}
         for name, path in function.shipped_files().items():
             if name.endswith(".py"):
+                check_source(self.workspace, name, path)
                 found[name] = path.read_bytes()
-                try:
-                    ast.parse(found[name])
-                except (SyntaxError, ValueError) as error:
-                    raise UnreadableSourceError.of(self.workspace, path, error) from error
-        return found
+        return {name: body for name, body in found.items() if error_in(body) is None}
 
     def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
         """The files that each distribution ships."""
@@ -382,9 +392,13 @@ class Builder:
         starts = list(map(_module_of, handlers or sources))
         for each in resolving.unresolved(starts, files, imports, expected):
             owner = owners.get(each.by)
-            remedy = self._packaging_of(each.name) or (
-                f"add the distribution with it to {_project_of(function)} (or its name to "
-                f"{function.settings_in}.missing-imports there, if it is never imported)"
+            remedy = (
+                self._packaging_of(each.name)
+                or _untested(each.name)
+                or (
+                    f"add the distribution with it to {_project_of(function)} (or its name to "
+                    f"{function.settings_in}.missing-imports there, if it is never imported)"
+                )
             )
             yield (
                 f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
@@ -404,6 +418,13 @@ class Builder:
                     "uv_build, without package = false, and run `uv lock`"
                 )
         return None
+
+
+def _untested(module: str) -> str | None:
+    """What brings tests of a dependency back; None if the module is not one."""
+    if "tests" not in module.split("."):
+        return None
+    return "tests of dependencies are left out: build with --no-thin, which keeps them"
 
 
 def _clients_without_service(
@@ -431,18 +452,39 @@ def _handlers(function: Function, sources: Mapping[str, bytes]) -> list[str]:
     """The files of the handler's modules: the named one, or those that define a handler.
 
     Raises:
-        UnbuildableError: the member has no module with the name.
+        UnbuildableError: the member has no module or no handler with the name.
     """
     if function.module is None:
         return sorted(path for path, source in sources.items() if defined(source) & HANDLERS)
-    found = [path for path in sources if _module_of(path) == function.module]
-    if not found:
+    by_module = {_module_of(path): path for path in sources}
+    named = function.module.replace("/", ".")  # Lambda takes both
+    module, _, name = named.rpartition(".")
+    if named in by_module:
+        return [by_module[named]]
+    if module not in by_module:
         raise UnbuildableError(
-            f"{function.name}: the handler's module {function.module!r} is not among its modules: "
-            f"{', '.join(sorted(map(_module_of, sources))) or '(empty)'}; correct the handler's "
-            f"name, or add the module"
+            f"{function.name}: the handler {function.module!r} is not in one of its modules: "
+            f"{', '.join(sorted(by_module)) or '(empty)'}; correct the handler's name, or add the "
+            "module"
         )
-    return found
+    known = _bound(sources[by_module[module]])
+    if not {name, "*"} & known:
+        raise UnbuildableError(
+            f"{function.name}: module {module!r} defines no {name!r}: correct the handler's name"
+        )
+    return [by_module[module]]
+
+
+def _bound(source: bytes) -> set[str]:
+    """The names that a module may bind; `*` for all names of another one."""
+    nodes = list(ast.walk(ast.parse(source)))
+    found = {node.id for node in nodes if isinstance(node, ast.Name)}
+    found |= {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    return found | {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
 
 
 def defined(source: bytes) -> set[str]:
@@ -546,19 +588,22 @@ def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
 def _sourceless(contents: Contents) -> Contents:
     """Replace each module by its bytecode, which Python can import without the source.
 
-    Tracebacks still have file and line. Code of the workspace keeps its source beside it.
+    Tracebacks still have file and line. Code of the workspace keeps its source beside it, and so do
+    files in a folder that is not a package, which may be templates. Bytecode that a distribution
+    itself has in `__pycache__` is of its own Python.
     """
-    compiled = {
-        PurePosixPath(source_from_cache(name)): body
-        for name, body in contents.items()
-        if name.endswith(".pyc")
-    }
+    packages = {PurePosixPath(name).parent for name in contents if name.endswith("__init__.py")}
+    packages.add(PurePosixPath())
+    modules = {name for name in contents if name.endswith(".py") and cached(name) in contents}
+    replaced = {name for name in modules if PurePosixPath(name).parent in packages}
+    kept = {cached(name) for name in modules - replaced}
     others = {
         name: body
         for name, body in contents.items()
-        if not name.endswith(".pyc") and PurePosixPath(name) not in compiled
+        if name not in replaced
+        and (PurePosixPath(name).parent.name != "__pycache__" or name in kept)
     }
-    return others | {path.with_suffix(".pyc").as_posix(): body for path, body in compiled.items()}
+    return others | {f"{name}c": contents[cached(name)] for name in replaced}
 
 
 def _service_folders(botocore: Path) -> list[str]:
@@ -572,7 +617,10 @@ def _files_of(folder: Path) -> Contents:
 
 
 def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
-    """Bytecode of modules; each is compiled once for all artifacts."""
+    """Bytecode of modules; each is compiled once for all artifacts.
+
+    A file that is not Python, such as a template of a module, has none.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         roots = {module: Path(scratch, str(n)) for n, module in enumerate(sorted(modules))}
         for (name, body), root in roots.items():
@@ -580,7 +628,8 @@ def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
             target.parent.mkdir(parents=True)
             target.write_bytes(body)
         bytecode.compile_trees(*roots.values())
-        return {module: (root / cached(module[0])).read_bytes() for module, root in roots.items()}
+        targets = {module: root / cached(module[0]) for module, root in roots.items()}
+        return {each: target.read_bytes() for each, target in targets.items() if target.is_file()}
 
 
 def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,6 +44,8 @@ KEPT_OF_UV = re.compile(
     r"|HTTP_.*|REQUEST_TIMEOUT|CONCURRENT_.*|INDEX_.*_(?:USERNAME|PASSWORD)|CREDENTIALS_DIR"
     r"|PYTHON_INSTALL_(?:DIR|MIRROR)|GIT_LFS|GITHUB_TOKEN)"
 )
+FIRST_DATE_OF_ZIP = "315532800"
+"""1980-01-01, in seconds since 1970."""
 OF_INSTALLERS = ("UV_", "PIP_", "CONDA_", "VIRTUAL_ENV")
 NO_AWS_FILES = {
     "AWS_CONFIG_FILE": os.devnull,
@@ -83,13 +86,14 @@ def _is_kept(name: str, *, aws: bool) -> bool:
 def uv_environment() -> dict[str, str]:
     """Environment variables for a uv that installs packages.
 
-    AWS settings are kept: a keyring or a git helper may get a password from AWS.
+    AWS settings are kept: a keyring or a git helper may get a password from AWS. Wheels get one
+    date, because build backends refuse some, such as a SOURCE_DATE_EPOCH of 0.
     """
     return {
         name: value
         for name, value in plain_environment(aws=True).items()
         if not name.startswith(OF_INSTALLERS) or KEPT_OF_UV.fullmatch(name)
-    }
+    } | {"SOURCE_DATE_EPOCH": FIRST_DATE_OF_ZIP}
 
 
 def uv_locking_environment() -> dict[str, str]:
@@ -111,5 +115,7 @@ def project_environment() -> str:
 
 
 def uv_command() -> str:
-    """The uv that started this command, or the one on PATH."""
-    return os.environ.get("UV", "uv")
+    """The uv that started this command, the one on PATH, or the one beside this Python."""
+    beside = Path(sys.executable).with_name("uv")
+    found = os.environ.get("UV") or shutil.which("uv")
+    return found or (str(beside) if beside.is_file() else "uv")

@@ -13,10 +13,11 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from lambdapack.artifacts import read_manifest
+from lambdapack.artifacts import HANDLERS, defined, read_manifest
 from lambdapack.errors import BuildError
 from lambdapack.files import files_below
 from lambdapack.statements import Statements
+from lambdapack.wheels import error_in
 
 PYTHONS = ("3.13", "3.12")
 """Lambda's versions of Python that artifacts can be for; the first that a project allows."""
@@ -24,11 +25,14 @@ TABLE = "tool.lambdapack"
 SETTINGS = frozenset({"sdk", "missing-imports"})
 # Entries at the top of a member without a build system that its function does not read.
 BESIDE_A_FUNCTION = re.compile(
-    r"(?:pyproject\.toml|uv\.(?:lock|toml)|.*\.(?:md|rst|tf|tfvars|tfstate.*|lock|zip|whl)"
-    r"|LICEN[CS]E.*|Makefile|Dockerfile.*|(?:docker-)?compose.*\.ya?ml|template\.(?:ya?ml|json)"
-    r"|samconfig\..*|serverless\.(?:ya?ml|json|ts|js)|cdk\.(?:json|out|context\.json)|package.*\.json"
-    r"|sst\.config\.ts|tests?|docs|build|dist|node_modules|venv|env|conftest\.py|(?:noxfile|tox)\..*)"
+    r"(?:pyproject\.toml|uv\.(?:lock|toml)|LICEN[CS]E.*|.*\.(?:tf|tfvars|tfstate.*)"
+    r"|(?:README|CHANGELOG|CHANGES|HISTORY|CONTRIBUTING|SECURITY|AUTHORS|AGENTS|CLAUDE)\.(?:md|rst)"
+    r"|Makefile|Dockerfile.*|(?:docker-)?compose(?:\.[\w-]+)?\.ya?ml|template\.(?:ya?ml|json)"
+    r"|samconfig\..*|serverless\.(?:ya?ml|json|ts|js)|cdk\.(?:json|out|context\.json)"
+    r"|package(?:-lock)?\.json|sst\.config\.ts|node_modules|conftest\.py|(?:noxfile|tox)\..*)"
 )
+# Others that it usually does not read; a build names them.
+PERHAPS_BESIDE = re.compile(r"tests?|docs|build|dist|v?env|.*\.(?:lock|zip|whl)")
 
 
 @dataclass(frozen=True)
@@ -80,19 +84,45 @@ class Member:
         """The files of its folder, or of `src` in it, if no build backend selects them."""
         if self.is_package:
             return {}
-        folder = self.root / self.folder
-        source = folder / "src"
-        if source.is_dir() and not (source / "__init__.py").is_file():
-            folder = source
-            beside: frozenset[str] = frozenset()
-        else:
-            beside = frozenset(path.name for path in folder.iterdir() if self._is_beside(path))
+        folder, beside = self._selected()
         found = {p.relative_to(folder).as_posix(): p for p in files_below(folder, beside)}
         return dict(sorted(found.items()))
 
+    def left_out(self) -> list[str]:
+        """Entries at the top of its folder that do not ship, although a function may need them."""
+        if self.is_package:
+            return []
+        folder, beside = self._selected()
+        return sorted(
+            name
+            for name in beside
+            if PERHAPS_BESIDE.fullmatch(name) and not (folder / name / "pyvenv.cfg").is_file()
+        )
+
+    def _selected(self) -> tuple[Path, frozenset[str]]:
+        """The folder whose files ship, and the entries at its top that do not."""
+        folder = self.root / self.folder
+        source = folder / "src"
+        is_package = (source / "__init__.py").is_file() or self._handlers_top() == "src"
+        if source.is_dir() and not is_package and not any(map(self._is_its, folder.glob("*.py"))):
+            return source, frozenset()
+        return folder, frozenset(path.name for path in folder.iterdir() if self._is_beside(path))
+
+    def _is_its(self, path: Path) -> bool:
+        """Whether a module has its handler."""
+        if self.module is not None:
+            return path.stem == self._handlers_top()
+        source = path.read_bytes()
+        return error_in(source) is None and not HANDLERS.isdisjoint(defined(source))
+
+    def _handlers_top(self) -> str:
+        """The first part of the named handler."""
+        return (self.module or "").replace("/", ".").partition(".")[0]
+
     def _is_beside(self, path: Path) -> bool:
         inside = path.relative_to(self.root).as_posix()
-        return BESIDE_A_FUNCTION.fullmatch(path.name) is not None or any(
+        is_beside = BESIDE_A_FUNCTION.fullmatch(path.name) or PERHAPS_BESIDE.fullmatch(path.name)
+        return is_beside is not None or any(
             PurePosixPath(other).is_relative_to(inside) for other in self.others
         )
 
@@ -118,8 +148,10 @@ class Project:
             BuildError: neither the folder nor one above has a uv.lock.
         """
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - `..` has no parents
-        for root in (folder, *folder.parents):
-            if (root / "uv.lock").is_file():
+        locked = [root for root in (folder, *folder.parents) if (root / "uv.lock").is_file()]
+        for number, root in enumerate(locked):
+            # a member may have a lock from before it was one; uv does not read it either
+            if not any(cls(above, above)._has_member_at(root) for above in locked[number + 1 :]):
                 return cls(root, root / "dist" if dist is None else dist.absolute())
         raise BuildError(
             f"neither {folder} nor a folder above it has a uv.lock: run `uv lock` in the "
@@ -196,6 +228,9 @@ class Project:
             if self._is_at(member, (here or self.root) / name):
                 return member
         raise BuildError(f"unknown member {name!r}; the members are: {known}")
+
+    def _has_member_at(self, folder: Path) -> bool:
+        return any(self._is_at(member, folder) for member in self.members.values())
 
     def _is_at(self, member: Member, folder: Path | None) -> bool:
         return folder is not None and (self.root / member.folder).resolve() == folder.resolve()

@@ -9,10 +9,12 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from packaging.markers import Environment
@@ -51,6 +53,8 @@ LOCAL = re.compile(r'source = \{ (?:editable|directory|virtual) = "([^"]+)"')
 BESIDE_A_LIB = frozenset(
     {"CHANGELOG.md", "README.md", "README.rst", "build", "dist", "node_modules", "venv"}
 )
+# Tables of pyproject.toml, below `tool`, that say what a wheel contains.
+OF_BACKENDS = ("hatch", "setuptools", "poetry", "pdm", "flit", "maturin", "scikit-build")
 
 type Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | PackageSdist
 
@@ -205,7 +209,7 @@ def closures(
     how = "--frozen" if is_frozen else "--locked"
     key = f"{how} {_lock_digest(workspace)}"
     texts: dict[str, str] = {}
-    if kept_in.is_file():
+    with suppress(OSError, ValueError):  # none yet, or one of an interrupted build
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
         texts = kept["exports"] if kept["key"] == key else {}
     missing = [function for function in functions if function.name not in texts]
@@ -223,9 +227,10 @@ def _lock_digest(workspace: Workspace) -> str:
     lock = (workspace.root / "uv.lock").read_bytes()
     digest = hashlib.sha256(lock)
     for folder in sorted({".", *LOCAL.findall(lock.decode())}):
-        path = workspace.root / folder / "pyproject.toml"
-        digest.update(folder.encode() + b"\0")
-        digest.update(path.read_bytes() if path.is_file() else b"")
+        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+            path = workspace.root / folder / name
+            digest.update(f"{folder}/{name}\0".encode())
+            digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
 
 
@@ -234,8 +239,9 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
     try:
         return run_quietly(
             [
-                uv_command(), "export", "--package", member, how, "--no-dev", "--no-editable",
-                "--no-header", "--format", "pylock.toml",
+                uv_command(), "export", "--package", member, how, "--no-default-groups",
+                "--no-editable", "--no-header", "--format", "pylock.toml",
+                "--python", sys.executable,
             ],
             cwd=workspace.root,
             what=f"uv export of {member}",
@@ -255,11 +261,47 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
 def lib_sources(workspace: Workspace, folder: str) -> list[Path]:
     """The files that a folder's wheel may be made from, for every layout.
 
-    Without caches and artifacts of builds, which may be in it.
+    With those outside that its pyproject.toml names; without caches and artifacts of builds, which
+    may be in it.
     """
+    found = {*files_below(workspace.root / folder, BESIDE_A_LIB), *_named(workspace, folder)}
     return sorted(
         path
-        for path in files_below(workspace.root / folder, BESIDE_A_LIB)
+        for path in found
         if not path.is_relative_to(workspace.scratch)
         and not (path.parent == workspace.dist and path.suffix in (".zip", ".partial"))
     )
+
+
+def project_text(folder: Path) -> str:
+    """A folder's pyproject.toml; empty, if it has none."""
+    path = folder / "pyproject.toml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _named(workspace: Workspace, folder: str) -> Iterator[Path]:
+    """Files that a lib's build configuration names although they are outside of it, or beside it.
+
+    Such as `../shared/x.json` of hatchling's force-include, or of uv's cache-keys.
+    """
+    base = workspace.root / folder
+    read = tomllib.loads(project_text(base))
+    tools = read.get("tool", {})
+    given = [tools.get("uv", {}).get("cache-keys"), *(tools.get(name) for name in OF_BACKENDS)]
+    for text in _texts(given):
+        if text.startswith("../") or text in BESIDE_A_LIB:
+            for path in base.glob(text):
+                if path.is_file():
+                    yield path
+                elif text not in BESIDE_A_LIB:
+                    yield from files_below(path)
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from chain(value, *map(_texts, value.values()))
+        case list():
+            yield from chain.from_iterable(map(_texts, value))

@@ -91,9 +91,11 @@ def _parsed(path: Path) -> Json:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - safe
     except OSError as error:
-        raise BuildError(f"{path} can't be read: {error.strerror}") from error
+        raise BuildError(f"{path} can't be read: {error.strerror}: correct the path") from error
     except (ValueError, yaml.YAMLError) as error:
-        raise BuildError(f"{path} is neither JSON nor YAML: {error}") from error
+        raise BuildError(
+            f"{path} is neither JSON nor YAML: correct it, or pass the actions by --allow: {error}"
+        ) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,7 +169,9 @@ def _listed(entries: list[Json], path: Path) -> list[Json]:
         return list(Statements.of_actions(entries).statements)
     if all(isinstance(each, dict) and "Effect" in each for each in entries):
         return entries
-    raise BuildError(f"{path}: a list must be of actions, or of statements with an Effect")
+    raise BuildError(
+        f"{path}: a list must be of actions, or of statements with an Effect: remove the others"
+    )
 
 
 def _complete(parts: Iterable[Json]) -> list[Json] | None:

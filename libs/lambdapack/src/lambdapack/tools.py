@@ -59,7 +59,7 @@ def run_quietly(
     except FileNotFoundError as missing:
         raise MissingToolError(INSTALL_HINTS.get(str(command[0]), str(missing))) from missing
     if done.returncode != 0:
-        raise ToolError(f"{what} failed", done.stdout + done.stderr)
+        raise ToolError(f"{what} failed: see its messages above", done.stdout + done.stderr)
     return done.stdout
 
 

@@ -4,7 +4,6 @@ With a folder each, distributions that share files or a namespace can't change o
 function's artifact is a selection of folders.
 """
 
-import ast
 import hashlib
 import logging
 import re
@@ -17,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import Distribution as Metadata
-from pathlib import Path
-from typing import Self
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from packaging.tags import parse_tag
@@ -26,17 +25,18 @@ from packaging.tags import parse_tag
 from lambdapack import resolving
 from lambdapack.environments import uv_command, uv_environment
 from lambdapack.errors import BuildError
-from lambdapack.files import is_leaving
+from lambdapack.files import files_below, is_leaving
 from lambdapack.requirements import (
     PLATFORMS,
     PYTHON,
     Distribution,
     UnbuildableError,
     lib_sources,
+    project_text,
     target_tags,
 )
 from lambdapack.thinning import bytecode, slimming
-from lambdapack.tools import ToolError, run_quietly
+from lambdapack.tools import MissingToolError, ToolError, run_quietly
 from lambdapack.workspace import Workspace
 
 LOG = logging.getLogger("lambdapack")
@@ -56,7 +56,11 @@ from {module} import {top}
 sys.exit({name}())
 """
 AT_ONCE = 8
-NOT_COPIED = (".git", ".venv", "venv", "build", "dist", "node_modules", "__pycache__", "*.egg-info")
+# setuptools writes there instead of beside the sources, where old results would ship again.
+OF_SETUPTOOLS = "[build]\nbuild_base = {0}\n[egg_info]\negg_base = {0}\n"
+# What takes a version from git, in a pyproject.toml.
+OF_GIT = re.compile(r"[-_\"']scm\b|\bhatch-vcs\b|\bversioningit\b|dynamic-versioning\b")
+NOT_COPIED = frozenset({"build", "dist", "node_modules", "venv"})
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
 # The minor version of glibc 2 on Lambda, and where a library names those that it needs.
 GLIBC_OF_LAMBDA = 34
@@ -68,13 +72,41 @@ class UnreadableSourceError(BuildError):
 
     @classmethod
     def of(cls, workspace: Workspace, path: Path, error: SyntaxError | ValueError) -> Self:
-        """The error for a file that can't be parsed; names file, line and remedy."""
-        name = path.relative_to(workspace.root).as_posix()
+        """The error for a file that can't be compiled; names file, line and remedy."""
+        below = path.is_relative_to(workspace.root)
+        name = (path.relative_to(workspace.root) if below else path).as_posix()
         line = getattr(error, "lineno", None) or 1
         return cls(
             f"{name}:{line}: {getattr(error, 'msg', error)}: correct it, or give it another "
             "extension than .py if it is not a module"
         )
+
+
+def error_in(source: bytes) -> SyntaxError | ValueError | None:
+    """Why a module can't be compiled, if it can't."""
+    try:
+        compile(source, "<module>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        return error
+    return None
+
+
+def check_source(workspace: Workspace, name: str, path: Path) -> None:
+    """Refuse a module that can't be compiled.
+
+    A file that no import can name, such as a template of a module, may contain anything.
+
+    Args:
+        name: its name in the artifact.
+        path: where it is written.
+
+    Raises:
+        UnreadableSourceError: it is not Python.
+    """
+    error = error_in(path.read_bytes())
+    parts = PurePosixPath(name).with_suffix("").parts
+    if error is not None and all(map(str.isidentifier, parts)):
+        raise UnreadableSourceError.of(workspace, path, error) from error
 
 
 class WheelStore:
@@ -95,17 +127,21 @@ class WheelStore:
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         return self.root / "-".join(filter(None, [distribution.name, distribution.version, digest]))
 
-    def fill(self, distributions: Iterable[Distribution]) -> None:
+    def fill(self, distributions: Iterable[Distribution]) -> dict[Distribution, Path]:
         """Install distributions that are missing.
+
+        Returns:
+            Their folders.
 
         Raises:
             UnreadableSourceError: a module of a lib is not Python.
             UnbuildableError: a distribution has no files for the platform.
         """
-        wanted = {self.folder(distribution): distribution for distribution in distributions}
+        folders = {each: self.folder(each) for each in distributions}
+        wanted = {path: each for each, path in folders.items()}
         missing = {path: wanted[path] for path in sorted(wanted) if not path.is_dir()}
         if not missing:
-            return
+            return folders
         others = [each for each in missing.values() if each.folder is None]
         if others:
             LOG.info(
@@ -130,12 +166,12 @@ class WheelStore:
             for target, source in staged.items():
                 if not target.is_dir():
                     source.rename(target)
+        return folders
 
     def _install(self, distribution: Distribution, target: Path) -> None:
         if distribution.folder is None:
             self._uv_install(distribution, distribution.requirement, target)
         else:
-            self._check_sources(distribution.folder)
             with tempfile.TemporaryDirectory() as scratch:
                 wheel = self._uv_build(distribution, Path(scratch))
                 self._uv_install(distribution, str(wheel), target)
@@ -145,6 +181,7 @@ class WheelStore:
         self._check_libraries(distribution, target, tags)
         if distribution.is_source:
             self._check_tags(distribution, tags)
+            (info / "WHEEL").write_bytes(_without_generator((info / "WHEEL").read_bytes()))
         for path in list(info.iterdir()):
             if path.name in OF_THE_INSTALLER:
                 path.unlink()
@@ -153,17 +190,32 @@ class WheelStore:
             metadata.write_bytes(_without_prose(metadata.read_bytes()))
         _write_scripts(info)
         if distribution.folder is not None:
-            for path in [path for path in target.rglob("*") if is_leaving(path.name)]:
-                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+            self._remove_leavings(distribution, target)
+            self._check_sources(distribution.folder, target)
             resolving.note(target)
 
-    def _check_sources(self, folder: str) -> None:
-        for path in lib_sources(self.workspace, folder):
-            if path.suffix == ".py":
-                try:
-                    ast.parse(path.read_bytes())
-                except (SyntaxError, ValueError) as error:
-                    raise UnreadableSourceError.of(self.workspace, path, error) from error
+    def _remove_leavings(self, distribution: Distribution, target: Path) -> None:
+        found = [path for path in sorted(target.rglob("*")) if is_leaving(path.name)]
+        named = [path.relative_to(target).as_posix() for path in found if "__" not in path.name]
+        if named:
+            LOG.info(
+                f"{distribution.name}: {', '.join(named)} will not ship, as its name is one of "
+                "tools, editors or secrets: rename what the code reads"
+            )
+        for path in found:
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+    def _check_sources(self, folder: str, target: Path) -> None:
+        """Check what a lib ships, and name where it is written."""
+        for path in sorted(target.rglob("*.py")):
+            if error_in(path.read_bytes()) is not None:
+                name = path.relative_to(target).as_posix()
+                written = [
+                    each
+                    for each in lib_sources(self.workspace, folder)
+                    if each.name == path.name and each.read_bytes() == path.read_bytes()
+                ]
+                check_source(self.workspace, name, next(iter(written), path))
 
     def _check_tags(self, distribution: Distribution, tags: list[str]) -> None:
         """Check that a distribution built here runs on the target platform."""
@@ -205,18 +257,33 @@ class WheelStore:
                     "wheel on Amazon Linux 2023, or in a manylinux image"
                 )
 
-    def _uv_build(self, distribution: Distribution, target: Path) -> Path:
+    def _uv_build(self, distribution: Distribution, scratch: Path) -> Path:
         """Build the wheel of a folder."""
         assert distribution.folder is not None
         source = self.workspace.root / distribution.folder
+        sources: tuple[str, ...] = ()
         if _writes_beside_sources(source):
-            copy = target.with_name(f"{target.name}.source")
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
-            for path in [copy, *copy.rglob("*")]:
-                path.chmod(path.stat().st_mode | 0o200)
-            source = copy
-        self._uv(distribution, "build", "--wheel", "--no-sources", "--out-dir", target, source)
-        (wheel,) = target.glob("*.whl")
+            hidden = [path for path in source.glob(".*") if path.is_file()]  # such as .version
+            for path in [*files_below(source, NOT_COPIED), *hidden]:
+                copied = scratch / "source" / path.relative_to(source)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copied)
+                copied.chmod(copied.stat().st_mode | 0o200)
+            source = scratch / "source"
+            sources = ("--no-sources",)  # it is not in the workspace
+        limits = scratch / "constraints.txt"
+        constraints = _configuration(self.workspace).get("build-constraint-dependencies", [])
+        limits.write_text("\n".join(constraints), encoding="utf-8")
+        made = scratch / "made"
+        made.mkdir()
+        settings = scratch / "setuptools.cfg"
+        settings.write_text(OF_SETUPTOOLS.format(made), encoding="utf-8")
+        self._uv(
+            distribution, "build", "--wheel", *sources, "--build-constraints", limits,
+            "--out-dir", scratch / "wheel", source,
+            DIST_EXTRA_CONFIG=str(settings),
+        )  # fmt: skip
+        (wheel,) = scratch.glob("wheel/*.whl")
         return wheel
 
     def _uv_install(self, distribution: Distribution, what: str, target: Path) -> None:
@@ -231,7 +298,7 @@ class WheelStore:
             "-r", listing,
         )  # fmt: skip
 
-    def _uv(self, distribution: Distribution, *arguments: str | Path) -> None:
+    def _uv(self, distribution: Distribution, *arguments: str | Path, **variables: str) -> None:
         try:
             run_quietly(
                 [
@@ -245,7 +312,7 @@ class WheelStore:
                 ],
                 cwd=self.workspace.root,
                 what="uv",
-                env=uv_environment(),
+                env=uv_environment() | variables,
             )
         except ToolError as failed:
             raise UninstallableError(
@@ -257,15 +324,13 @@ class WheelStore:
 
 
 def _writes_beside_sources(folder: Path) -> bool:
-    """Whether the build backend is setuptools, which leaves folders where it builds.
+    """Whether the build backend is one that leaves folders where it builds.
 
     One that takes the version from git needs the repository around the folder.
     """
-    project = folder / "pyproject.toml"
-    text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    system = tomllib.loads(text).get("build-system", {})
-    backend = system.get("build-backend", "setuptools")
-    return backend.startswith("setuptools") and "scm" not in str(system.get("requires", ""))
+    text = project_text(folder)
+    backend = tomllib.loads(text).get("build-system", {}).get("build-backend", "setuptools")
+    return backend.startswith(("setuptools", "pdm")) and not OF_GIT.search(text)
 
 
 def index_options(workspace: Workspace, first: str | None = None) -> list[str]:
@@ -276,12 +341,7 @@ def index_options(workspace: Workspace, first: str | None = None) -> list[str]:
     Args:
         first: the address, as uv.lock has it, of the index to ask before all others.
     """
-    file = workspace.root / "uv.toml"
-    if file.is_file():
-        config = tomllib.loads(file.read_text(encoding="utf-8"))
-    else:
-        project = (workspace.root / "pyproject.toml").read_text(encoding="utf-8")
-        config = tomllib.loads(project).get("tool", {}).get("uv", {})
+    config = _configuration(workspace)
     indexes = [
         *config.get("index", []),
         *({"url": url} for url in config.get("extra-index-url", [])),
@@ -296,7 +356,19 @@ def index_options(workspace: Workspace, first: str | None = None) -> list[str]:
             options += ["--default-index" if each.get("default") else "--index", _named(each)]
     for key in ("index-strategy", "keyring-provider"):
         options += [f"--{key}", config[key]] if key in config else []
+    for where in config.get("find-links", []):
+        options += ["--find-links", where]
     return options
+
+
+def _configuration(workspace: Workspace) -> dict[str, Any]:
+    """uv's settings of the project."""
+    file = workspace.root / "uv.toml"
+    if file.is_file():
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    project = (workspace.root / "pyproject.toml").read_text(encoding="utf-8")
+    found: dict[str, Any] = tomllib.loads(project).get("tool", {}).get("uv", {})
+    return found
 
 
 def _named(index: Mapping[str, str]) -> str:
@@ -315,6 +387,11 @@ class UninstallableError(ToolError):
 def _without_prose(metadata: bytes) -> bytes:
     """Metadata without the long description, which only an index shows."""
     return metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[0] + b"\n\n"
+
+
+def _without_generator(wheel: bytes) -> bytes:
+    """WHEEL without the version of the build backend, which uv chooses anew on another day."""
+    return re.sub(rb"(?m)^Generator:.*\n", b"", wheel.replace(b"\r\n", b"\n"))
 
 
 def _write_scripts(info: Path) -> None:
@@ -356,7 +433,19 @@ def lib_digest(workspace: Workspace, folder: str) -> str:
         digest.update(path.relative_to(workspace.root / folder).as_posix().encode() + b"\0")
         digest.update(b"x" if path.stat().st_mode & 0o100 else b"-")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(_state_of_git(workspace.root / folder))
     return digest.hexdigest()
+
+
+def _state_of_git(folder: Path) -> bytes:
+    """The commit and tag that a folder's version is made from, if it takes it from git."""
+    if not OF_GIT.search(project_text(folder)):
+        return b""
+    describe = ["git", "describe", "--tags", "--always", "--long", "--dirty"]
+    try:
+        return run_quietly(describe, cwd=folder, what="git describe").encode()
+    except (ToolError, MissingToolError):  # its build says what it needs
+        return b""
 
 
 def prune(store: WheelStore, keep: set[Path]) -> None:

@@ -22,7 +22,10 @@ class Function(Protocol):
 
     @property
     def module(self) -> str | None:
-        """The handler's module; None: the modules that define a handler are looked for."""
+        """The handler's module, or the handler in Lambda's form: `orders.main.handler`.
+
+        None: the modules that define a handler are looked for.
+        """
 
     @property
     def statements(self) -> Sequence[Any] | None:

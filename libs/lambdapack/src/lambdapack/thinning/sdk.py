@@ -89,7 +89,7 @@ class Grants:
             raise BuildError(f"{where} must be a list of statements")
         for number, statement in enumerate(statements, 1):
             if not isinstance(statement, dict) or "Effect" not in statement:
-                raise BuildError(f"{where}: statement {number} has no Effect")
+                raise BuildError(f"{where}: statement {number} has no Effect: write Allow or Deny")
             if statement["Effect"] != "Allow":
                 continue
             if "NotAction" in statement:
@@ -194,7 +194,9 @@ def _named(function: Function) -> tuple[str, ...]:
         if name not in known:
             close = get_close_matches(name, known, 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise BuildError(f"{where}: unknown service {name!r}{hint}")
+            raise BuildError(
+                f"{where}: unknown service {name!r}{hint}: write it as boto3.client takes it"
+            )
     return tuple(sorted(names))
 
 

@@ -35,7 +35,7 @@ CUT: dict[str, dict[str, tuple[str, re.Pattern[bytes]]]] = {
     "pydantic": {
         "pydantic/v1": (
             "class BaseModel:\n    pass\n",
-            re.compile(rb"pydantic\.v1\b|from pydantic import [^\n]*\bv1\b"),
+            re.compile(rb"pydantic\.v1\b|from pydantic import\s*(?:\([^)]*|[^\n]*)\bv1\b"),
         ),
         "pydantic/mypy.py": ("", re.compile(rb"pydantic\.mypy\b")),
     },
@@ -94,7 +94,7 @@ def slim(distributions: Iterable[tuple[str, Path]]) -> None:
     if marked:
         source = str(Path(__file__).parents[2])
         unfit = run_quietly(
-            [sys.executable, "-S", "-P", "-c", ALONE, source, *marked],
+            [sys.executable, "-S", "-P", "-W", "ignore", "-c", ALONE, source, *marked],
             cwd=Path(source),
             what="deferring imports in installed packages",
         )
