@@ -271,9 +271,9 @@ def sign_part(call: Call) -> Any:
 
 def join(upload: Mapping[str, str], chosen: list[dict[str, Any]]) -> int:
     """Join parts; the number of bytes. Raises RefusedRequestError."""
-    sizes = {part["PartNumber"]: part["Size"] for part in stored_parts(upload)}
-    total: int = sum(sizes.get(part["PartNumber"], 0) for part in chosen)
     try:
+        sizes = {part["PartNumber"]: part["Size"] for part in stored_parts(upload)}
+        total: int = sum(sizes.get(part["PartNumber"], 0) for part in chosen)
         if total > MAX_UPLOAD_BYTES:
             s3().abort_multipart_upload(**upload)
             text = f"The file has {total:,} bytes; at most {MAX_UPLOAD_BYTES:,} are possible"
