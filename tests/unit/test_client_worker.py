@@ -308,7 +308,7 @@ def test_heartbeats_come_every_30_s_or_third_window(stand: Stand, window: int, p
 
 def test_the_claim_is_renewed_every_third_of_its_time_to_live(stand: Stand) -> None:
     body = stand.order(ttl=60)
-    with working(stand) as job:
+    with working(stand, visibility_seconds=120) as job:
         stand.pass_time(130)
     renewals = stand.claims.of("renew")
     assert [call["at"] for call in renewals[:7]] == [0, 20, 40, 60, 80, 100, 120]
@@ -328,7 +328,7 @@ def test_the_message_stays_invisible_while_the_job_runs(stand: Stand) -> None:
 
 def test_failed_heartbeats_renewals_and_extensions_are_repeated(stand: Stand) -> None:
     stand.order(ttl=90)
-    with working(stand) as job:
+    with working(stand, visibility_seconds=120) as job:
         stand.tasks.faults["heartbeat"] = [refused("ThrottlingException"), OSError("no route")]
         stand.claims.faults["renew"] = [
             refused("TooManyRequestsException"),
@@ -465,7 +465,7 @@ def test_an_uncertain_end_is_reported_if_the_claim_is_renewed(stand: Stand, reco
     """Both services failed for two minutes. A message that stays is for the next worker."""
     gate = Gate()
     stand.order()
-    ended = stand.start(worker_of(stand, gate).run_once)
+    ended = stand.start(worker_of(stand, gate, visibility_seconds=120).run_once)
     gate.inside()
     stand.claims.faults["renew"] = [OSError("no route")] * 1000
     stand.sqs.faults["visibility"] = [OSError("no route")] * 1000
@@ -1463,7 +1463,7 @@ def test_stop_during_the_start_of_a_job_cancels_it(stand: Stand) -> None:
     worker = worker_of(stand, obedient)
     stand.finish(stand.start(worker.run))
     take, hand_over = stand.claims.of("renew")
-    assert (take["takerSeconds"], hand_over["takerSeconds"]) == (120, 0)
+    assert (take["takerSeconds"], hand_over["takerSeconds"]) == (45, 0)
     assert stand.tasks.ends == []
 
 

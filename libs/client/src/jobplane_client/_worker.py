@@ -133,8 +133,9 @@ class JobWorker:
     and `endpoint_url`. `worker_id` is the owner of the claims of follow-ups; it must differ
     between processes. A read of a queue lasts up to `poll_seconds` (0 to 20), and `stop` may take
     that long after the job has ended. After `visibility_seconds` another worker receives the
-    messages of a worker that crashed. That comes before a missed heartbeat if it is below two
-    thirds of the flow's `heartbeatSeconds` (90); otherwise the job of a crash ends as timed out.
+    messages of a worker that crashed, and takes its job over. Keep it below two thirds of the
+    flow's `heartbeatSeconds` (90): otherwise the missed heartbeat comes first, and the job ends
+    as timed out.
 
     It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
     with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
@@ -158,7 +159,7 @@ class JobWorker:
         grace_seconds: float = 30.0,
         on_grace_exceeded: Callable[[Job], None] | None = None,
         tracebacks: bool = False,
-        visibility_seconds: int = 120,
+        visibility_seconds: int = 45,
         poll_seconds: int = 10,
         follow_up_ttl: int = 60,
         worker_id: str | None = None,
