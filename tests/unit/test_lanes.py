@@ -268,7 +268,7 @@ def test_a_start_time_is_given_once_whatever_fails(
     """The stream delivers the batch again: the starts go on where they were, and none is lost."""
     lanes = Rated(stack, 600)
     names = [lanes.queue() for _ in range(4)]
-    client, calls = lanes.module.dynamodb(), iter(range(99))
+    client, calls = lanes.module.client("dynamodb"), iter(range(99))
 
     def fails(_: str) -> bool:
         return next(calls) == number
@@ -439,7 +439,7 @@ def test_a_lane_that_can_not_be_swept_stops_no_other(lanes: Lanes) -> None:
     lanes.end(names[0])
     lanes.end(other[0])
     lanes.stream.clear()
-    lanes.stack.fail(lanes.module.dynamodb(), "Query", when=lambda body: f"{LANE}/" in body)
+    lanes.stack.fail(lanes.module.client("dynamodb"), "Query", when=lambda body: f"{LANE}/" in body)
     with pytest.raises(ClientError):
         lanes.sweep()
     lanes.work()
@@ -577,7 +577,7 @@ def test_whatever_fails_slots_are_kept(stack: Stack, seed: int) -> None:
     """
     chance = random.Random(seed)
     lanes = Lanes(stack, chance.choice([1, 2, 3, 20]))
-    clients = {"dynamodb": lanes.module.dynamodb(), "sqs": lanes.module.sqs}
+    clients = {"dynamodb": lanes.module.client("dynamodb"), "sqs": lanes.module.sqs}
     faulty = iter_faults(stack, clients, chance)
     names: set[str] = set()
     while len(names) < 3 * lanes.limit or lanes.stream or lanes.running:
