@@ -55,7 +55,7 @@ describe.skipIf(!executablePath)("in Chromium", () => {
       ...launchOptions,
       ...(executablePath ? { executablePath } : {}),
     });
-    mkdirSync(pictures, { recursive: true });
+    for (const folder of [pictures, chosen]) mkdirSync(folder, { recursive: true });
   });
 
   afterAll(async () => {
@@ -132,10 +132,9 @@ describe.skipIf(!executablePath)("in Chromium", () => {
         await page.emulateMedia({ colorScheme: theme });
         await page.setViewportSize({ width, height });
         const name = `${state.name}-${size}-${theme}`;
-        writeFileSync(`${pictures}/${name}.jpg`, await picture("jpeg"));
-        if (process.env.PICTURES === "docs" && shown.has(name)) {
-          mkdirSync(chosen, { recursive: true });
-          writeFileSync(`${chosen}/${name}.webp`, await picture("webp"));
+        if (process.env.PICTURES) {
+          writeFileSync(`${pictures}/${name}.jpg`, await picture("jpeg"));
+          if (shown.has(name)) writeFileSync(`${chosen}/${name}.webp`, await picture("webp"));
         }
         problems.push(...(await tooWide()).map((one) => `${name}: ${one}`));
         // Both themes and both layouts: colours don't depend on the size.
