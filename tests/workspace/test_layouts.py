@@ -391,7 +391,7 @@ def test_a_build_hook_that_writes_among_the_sources_builds(foreign: Foreign) -> 
 
 
 def test_bytecode_of_a_distribution_is_not_taken_for_ours(foreign: Foreign) -> None:
-    """Such as that of another Python; a module of which there is no source ships as it is."""
+    """Such as that of another Python. A module without source ships as it is."""
     code = importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile("S = 2", "s", "exec"))
     foreign.wheel("told", {
         "told/__init__.py": HELLO,

@@ -249,7 +249,7 @@ def simulate_tokens(world: World) -> None:
 
 
 def said_by(task: Task) -> Row:
-    """The answer of a function behind API Gateway; {} if there is none."""
+    """The answer of a function behind API Gateway; {} if it did not answer."""
     said: Row = json.loads((task.result or {}).get("body", "{}"))
     return said
 
@@ -290,7 +290,7 @@ def uploads(world: World) -> Holds:
         assert stored in (None, b"first, second"), "the file is not what was sent"
         answers = [task.result for task in completions if task.result]
         statuses = {answer["statusCode"] for answer in answers}
-        assert 200 not in statuses or stored, "a completion is answered, and there is no file"
+        assert 200 not in statuses or stored, "a completed upload has no stored file"
         assert 404 not in statuses or not stored, "the upload of a stored file is not found"
         bodies = {answer["body"] for answer in answers if answer["statusCode"] == 200}
         assert len(bodies) <= 1, f"two completions have two answers: {bodies}"
