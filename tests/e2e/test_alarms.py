@@ -25,7 +25,7 @@ from jobplane.tree.resolved import ResolvedStack
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 from jobplane_leases.callbacks import new_token
-from tests.alarm_states import Alarm, Metric, Point
+from tests.alarm_states import MINUTE, Alarm, Metric, Point, State
 from tests.e2e.deployed import Deployed, Message, client_once, unique, until
 from tests.e2e.platform_records import (
     defined_alarms,
@@ -135,6 +135,17 @@ def alarms(deployed: Deployed) -> dict[str, Alarm]:
     return defined_alarms(deployed)
 
 
+def state_after(alarm: Alarm, points: list[Point], before: State = "OK") -> State:
+    """The state in the minute of the newest point, with all points moved to that minute's end.
+
+    CloudWatch's periods begin with full minutes: without that, what a test does within seconds lies
+    in two of them whenever a minute ends meanwhile.
+    """
+    newest = max((point.at for point in points), default=time.time())
+    moved = (newest // MINUTE + 1) * MINUTE - 1 - newest
+    return alarm.state([point.moved(moved) for point in points], newest, before)
+
+
 def repeated(points: list[Point], alarm: Alarm) -> list[Point]:
     """The same points in each of the periods that an alarm requires."""
     return [p.moved(-n * alarm.period) for n in range(alarm.periods) for p in points]
@@ -192,8 +203,8 @@ def test_errors_and_duration_alarms_go_off_for_a_function_stopped_at_its_limit(
     limit = stopped.deployed.configuration(function)["Timeout"]
     alarm = with_limit(given, limit, TIME_LIMIT) if kind == "duration" else given
     well, points = stopped.points(function, alarm)
-    assert given.state(well, time.time()) == "OK"
-    assert alarm.state(points, time.time()) == "ALARM"
+    assert state_after(given, well) == "OK"
+    assert state_after(alarm, points) == "ALARM"
 
 
 @fires(*(f"{function}-error-rate" for function in FUNCTIONS))
@@ -207,10 +218,9 @@ def test_the_error_rate_alarm_needs_two_errors_of_a_hundred_invocations(
     first = next(point.at for point in good if point.name == "Errors")
     last = next(point.at for point in points if point.name == "Errors" and point.value)
     well, failed = ([p for p in points if p.at == at] for at in (first, last))
-    now = time.time()
-    assert alarm.state([*well * 2, *failed], now) == "OK"
-    assert alarm.state([*well * 99, *failed], now) == "OK"
-    assert alarm.state([*well * 98, *failed * 2], now) == "ALARM"
+    assert state_after(alarm, [*well * 2, *failed]) == "OK"
+    assert state_after(alarm, [*well * 99, *failed]) == "OK"
+    assert state_after(alarm, [*well * 98, *failed * 2]) == "ALARM"
 
 
 @fires(*(f"{function}-latency" for function in CALLED if function != "status"))
@@ -224,11 +234,10 @@ def test_the_latency_alarm_needs_one_slow_call_of_twenty_in_three_periods(
     _, durations = stopped.points(function, alarms[f"{function}-duration"])
     fast, slow = sorted(durations, key=lambda point: point.value)[:: len(durations) - 1]
     alarm = replace(given, threshold=(fast.value + slow.value) / 2)
-    now = slow.at
-    assert alarm.state(repeated([fast], alarm), now) == "OK"
-    assert alarm.state([slow], now) == "OK"
-    assert alarm.state(repeated([fast] * 19 + [slow], alarm), now) == "OK"
-    assert alarm.state(repeated([fast] * 18 + [slow], alarm), now) == "ALARM"
+    assert state_after(alarm, repeated([fast], alarm)) == "OK"
+    assert state_after(alarm, [slow]) == "OK"
+    assert state_after(alarm, repeated([fast] * 19 + [slow], alarm)) == "OK"
+    assert state_after(alarm, repeated([fast] * 18 + [slow], alarm)) == "ALARM"
 
 
 @fires("status-latency")
@@ -248,10 +257,9 @@ async def test_the_latency_alarm_of_status_goes_off_for_slow_look_ups(
         network.trouble, network.every = "slow", 2
         slow = [*await look_up(), *await look_up()]
     assert max(point.value for point in slow) > alarm.threshold
-    now = max(point.at for point in slow)
-    assert alarm.state(repeated(fast, alarm), now) == "OK"
-    assert alarm.state(slow, now) == "OK"
-    assert alarm.state(repeated(slow, alarm), now) == "ALARM"
+    assert state_after(alarm, repeated(fast, alarm)) == "OK"
+    assert state_after(alarm, slow) == "OK"
+    assert state_after(alarm, repeated(slow, alarm)) == "ALARM"
 
 
 def test_the_duration_alarm_goes_off_before_a_function_is_stopped(
@@ -266,9 +274,8 @@ def test_the_duration_alarm_goes_off_before_a_function_is_stopped(
         since = time.time()
         with stalled(deployed, "claim", 0.95 * limit):
             assert invocation(deployed, "claim", HARMLESS["claim"]).error is None
-    now = time.time()
-    assert alarm.state(published(deployed, alarm, since), now) == "ALARM"
-    assert errors.state(published(deployed, errors, since), now) == "OK"
+    assert state_after(alarm, published(deployed, alarm, since)) == "ALARM"
+    assert state_after(errors, published(deployed, errors, since)) == "OK"
 
 
 def test_the_errors_alarm_goes_off_for_an_exception(
@@ -277,7 +284,7 @@ def test_the_errors_alarm_goes_off_for_an_exception(
     """The log has its line, as in the runbook."""
     alarm, since = alarms["claim-errors"], time.time()
     assert invocation(deployed, "claim", {}).error == "ValidationError"
-    assert alarm.state(published(deployed, alarm, since), time.time()) == "ALARM"
+    assert state_after(alarm, published(deployed, alarm, since)) == "ALARM"
     lines = [event.document() or {} for event in logged(deployed, "claim", since)]
     (failed,) = [line for line in lines if line.get("message") == "invocation failed"]
     assert (failed["level"], failed["error"]) == ("ERROR", "ValidationError")
@@ -292,9 +299,9 @@ def test_the_throttles_alarm_needs_a_refused_invocation_in_two_periods(
     alarm, since = alarms[f"{function}-throttles"], time.time()
     with without_concurrency(deployed, function):
         assert invocation(deployed, function, {}).error == "TooManyRequestsException"
-    points, now = published(deployed, alarm, since), time.time()
-    assert alarm.state(points, now) == "OK"
-    assert alarm.state(repeated(points, alarm), now) == "ALARM"
+    points = published(deployed, alarm, since)
+    assert state_after(alarm, points) == "OK"
+    assert state_after(alarm, repeated(points, alarm)) == "ALARM"
 
 
 async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float) -> list[Point]:
@@ -338,14 +345,14 @@ async def test_the_answered_errors_alarm_goes_off_although_the_function_succeeds
     with between(deployed, function) as network:
         # The first handshake reads the signing secret.
         assert invocation(deployed, function, event).error is None
-        assert alarm.state(emitted(deployed, function, since), time.time()) == "OK"
+        assert state_after(alarm, emitted(deployed, function, since)) == "OK"
         network.trouble, network.every = "server-error", 1
         done = invocation(deployed, function, event)
     assert done.error is None, done
     assert SERVER_ERRORS[function](done.answer), done.answer
-    points, now = await counted(deployed, function, alarm, since), time.time()
-    assert alarm.state(points, now) == "ALARM"
-    assert errors.state(published(deployed, errors, since), now) == "OK"
+    points = await counted(deployed, function, alarm, since)
+    assert state_after(alarm, points) == "ALARM"
+    assert state_after(errors, published(deployed, errors, since)) == "OK"
 
 
 @fires("processor-answered-errors")
@@ -361,8 +368,8 @@ async def test_the_answered_errors_alarm_goes_off_for_failures_of_the_service(
             invocation(deployed, "processor", {"sweep": "leases"})
     else:
         put_broken_request(deployed)
-    points, now = await counted(deployed, "processor", alarm, since), time.time()
-    assert alarm.state(points, now) == "ALARM"
+    points = await counted(deployed, "processor", alarm, since)
+    assert state_after(alarm, points) == "ALARM"
 
 
 async def test_a_missing_upload_sets_off_no_alarm(
@@ -376,7 +383,7 @@ async def test_a_missing_upload_sets_off_no_alarm(
         return [p for p in emitted(deployed, "processor", since) if p.name == "RequestFailed"]
 
     points = await until(failed, "the end of the request")
-    assert alarm.state(points, time.time()) == "OK"
+    assert state_after(alarm, points) == "OK"
 
 
 def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
@@ -583,8 +590,8 @@ async def test_the_failed_alarm_needs_five_failed_executions(
     started = [Flow(deployed).start("m", projectId="a/b") for _ in range(5)]
     await until(lambda: len(ends(deployed, alarm, started, "FAILED")) == 5, "five failures")
     points = ends(deployed, alarm, started, "FAILED")
-    assert alarm.state(points[:4], time.time()) == "OK"
-    assert alarm.state(points, time.time()) == "ALARM"
+    assert state_after(alarm, points[:4]) == "OK"
+    assert state_after(alarm, points) == "ALARM"
 
 
 @fires("job-flow-timed-out")
@@ -595,10 +602,10 @@ async def test_the_timed_out_alarm_goes_off_for_one_execution(
     alarm = alarms["job-flow-timed-out"]
     flow = Flow(deployed)
     running = flow.start("m")
-    assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "OK"
+    assert state_after(alarm, ends(deployed, alarm, [running], "ABORTED")) == "OK"
     flow.states.stop_execution(executionArn=running)
     await until(lambda: ends(deployed, alarm, [running], "ABORTED"), "the end of the execution")
-    assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "ALARM"
+    assert state_after(alarm, ends(deployed, alarm, [running], "ABORTED")) == "ALARM"
 
 
 @fires("http-5xx")
@@ -617,12 +624,12 @@ async def test_the_5xx_alarm_goes_off_while_status_hangs(
         return code
 
     assert await ask() == 404
-    assert alarm.state(points, time.time()) == "OK"
+    assert state_after(alarm, points) == "OK"
     with with_time_limit(deployed, "status", TIME_LIMIT):
         assert await ask() == 404
         with stalled(deployed, "status", BEYOND_LIMIT):
             assert await ask() >= 500
-    assert alarm.state(points, time.time()) == "ALARM"
+    assert state_after(alarm, points) == "ALARM"
 
 
 @fires("websocket-execution-errors")
@@ -641,10 +648,10 @@ async def test_the_execution_errors_alarm_goes_off_while_the_router_hangs(
     with with_time_limit(deployed, "router", TIME_LIMIT):
         async with connect(deployed.socket_url(unique("user"))) as socket:
             await ask()
-            assert alarm.state(points, time.time()) == "OK"
+            assert state_after(alarm, points) == "OK"
             with stalled(deployed, "router", BEYOND_LIMIT):
                 await ask()
-    assert alarm.state(points, time.time()) == "ALARM"
+    assert state_after(alarm, points) == "ALARM"
 
 
 def is_message(text: str | bytes) -> bool:
@@ -667,10 +674,9 @@ async def test_the_integration_errors_alarm_needs_25_refused_handshakes_in_three
             async with connect(deployed.socket_url(token="forged")):
                 pass
         points.append(alarm.point(time.time(), 1))
-    now = max(point.at for point in points)
-    assert alarm.state(points, now) == "OK"
-    assert alarm.state(repeated(points[1:], alarm), now) == "OK"
-    assert alarm.state(repeated(points, alarm), now) == "ALARM"
+    assert state_after(alarm, points) == "OK"
+    assert state_after(alarm, repeated(points[1:], alarm)) == "OK"
+    assert state_after(alarm, repeated(points, alarm)) == "ALARM"
 
 
 def managed(deployed: Deployed, **request: Any) -> list[Point]:
@@ -709,8 +715,8 @@ async def test_the_drift_alarm_goes_off_once_for_wrong_counters(
     spoil_counters(deployed)
     drifted = await count()
     assert [p.value for p in drifted if p.name == alarm.metric.name] == [3]
-    assert alarm.state(drifted, time.time()) == "ALARM"
-    assert alarm.state(await count(), time.time()) == "OK"
+    assert state_after(alarm, drifted) == "ALARM"
+    assert state_after(alarm, await count()) == "OK"
 
 
 async def checked_count(deployed: Deployed, alarm: Alarm, **request: Any) -> list[Point]:
@@ -742,19 +748,17 @@ async def test_the_unchecked_alarm_stays_until_a_count_has_checked_the_counters(
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     points = unchecked_count(deployed)
     assert [p.value for p in points if p.name == alarm.metric.name] == [1]
-    now = time.time()
-    assert alarm.state(points, now) == "ALARM"
-    later = now + alarm.period
-    assert alarm.state([], later, before="ALARM") == "ALARM"
+    assert state_after(alarm, points) == "ALARM"
+    assert alarm.state([], time.time(), before="ALARM") == "ALARM"
     checked = await checked_count(deployed, alarm)
-    assert alarm.state(checked, time.time(), before="ALARM") == "OK"
+    assert state_after(alarm, checked, before="ALARM") == "OK"
 
 
 async def test_the_unchecked_alarm_goes_off_for_a_count_that_was_cut(deployed: Deployed) -> None:
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     with with_time_limit(deployed, "state-manager", TOO_SHORT_TO_COUNT):
         points = scheduled(deployed, operation="get_stats", exact=True)
-    assert alarm.state(points, time.time()) == "ALARM"
+    assert state_after(alarm, points) == "ALARM"
 
 
 @contextmanager
@@ -780,7 +784,6 @@ def test_the_orphans_alarm_needs_two_runs_that_find_orphans(deployed: Deployed) 
 
     with stuck_file(deployed):
         first, second = ([point.moved(-alarm.period) for point in run()], run())
-    now = time.time()
-    assert alarm.state(second, now) == "OK"
-    assert alarm.state([*first, *second], now) == "ALARM"
-    assert alarm.state([*first, *run()], now, before="ALARM") == "OK"
+    assert state_after(alarm, second) == "OK"
+    assert state_after(alarm, [*first, *second]) == "ALARM"
+    assert state_after(alarm, [*first, *run()], before="ALARM") == "OK"
