@@ -3,12 +3,10 @@ as a container loads them, and what stands in for API Gateway's management API.
 """
 
 import importlib
-import importlib.util
 import io
 import json
 import os
 import re
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,6 +26,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 from moto.core.models import botocore_stubber
 
+from jobplane.tree.modules import imported
 from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, in_flight_shard, iso_time, owner_key, request_key, to_item
@@ -95,17 +94,8 @@ def _loaded(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
 
 def fresh(function: str) -> ModuleType:
     """The function's module, as a new container imports it."""
-    path = Function(function, ROOT / "functions" / function).source
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Not patch.dict, which would forget the libs that the function is the first to import.
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[path.stem]
-    return module
+    with imported(Function(function, ROOT / "functions" / function)) as module:
+        return module
 
 
 class Sockets:

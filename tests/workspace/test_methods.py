@@ -110,7 +110,9 @@ def run(tmp_path: Path, source: str, script: str) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compiled_methods_have_the_text_that_dataclasses_generates(shape: str) -> None:
+def test_compiled_methods_have_the_text_that_dataclasses_generates(
+    monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
     executed: list[str] = []
 
     def execute(text: str, namespace: dict[str, Any], made: dict[str, Any]) -> None:
@@ -119,10 +121,8 @@ def test_compiled_methods_have_the_text_that_dataclasses_generates(shape: str) -
 
     source = module(SHAPES[shape])
     shapes = ModuleType("shapes")
-    with (
-        patch.dict(sys.modules, shapes=shapes),
-        patch.object(dataclasses, "exec", execute, create=True),
-    ):
+    monkeypatch.setitem(sys.modules, "shapes", shapes)
+    with patch.object(dataclasses, "exec", execute, create=True):
         exec(source, vars(shapes))  # noqa: S102 - the module above
     assert executed
     assert list(methods.texts(source.encode())) == executed

@@ -9,7 +9,7 @@ The models define them; a function's `pyproject.toml` names those of its input a
 `operations = true` stands for the request models of the function's `OPERATIONS`.
 """
 
-import importlib.util
+import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pydantic import BaseModel, Discriminator, create_model
 
 from jobplane.tree.configuration import Configuration, event_kinds
 from jobplane.tree.entry_points import PAYLOADS, EntryPoint, entry_points
+from jobplane.tree.modules import imported
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import REGION, ResolvedStack
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
@@ -230,15 +231,10 @@ def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[
 
 def loaded(function: Function, repository: Repository) -> ModuleType:
     """A function's module, imported with its environment. Do not call it."""
-    spec = importlib.util.spec_from_file_location(function.module, function.source)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{function.source} can't be imported")
-    module = importlib.util.module_from_spec(spec)
     region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
     environment = plain_environment() | ResolvedStack(repository).environment(function) | region
-    with patch.dict(os.environ, environment, clear=True):
-        spec.loader.exec_module(module)
-    return module
+    with patch.dict(os.environ, environment, clear=True), imported(function) as module:
+        return module
 
 
 def pascal(name: str) -> str:

@@ -8,7 +8,6 @@ functions' parameters, their errors and their handling of both are the real ones
 import concurrent.futures
 import contextlib
 import functools
-import importlib.util
 import io
 import json
 import logging
@@ -44,6 +43,7 @@ from jobplane.explore.tasks import (
     Task,
 )
 from jobplane.histories.operations import LANES, Call
+from jobplane.tree.modules import imported
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, iso_time, owner_key, to_item
@@ -215,17 +215,10 @@ class Stage:
             "TEMPLATES_INDEX_PATH": str(Path(__file__).with_name("templates.json")),
         }
         os.environ.update(environment)
-        spec = importlib.util.spec_from_file_location(function.module, function.source)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{function.source} can't be imported")
-        module = importlib.util.module_from_spec(spec)
-        self._open.enter_context(patch.dict(sys.modules, {function.module: module}))
-        known = {*sys.modules}
         with patch.object(botocore.session, "get_session", lambda: self.session):
-            spec.loader.exec_module(module)
-        for added in {*sys.modules} - known:
-            if added.startswith("jobplane_"):
-                self.simulate(sys.modules[added])
+            module = self._open.enter_context(imported(function))
+        for lib in [name for name in sys.modules if name.startswith("jobplane_")]:
+            self.simulate(sys.modules[lib])
         self.simulate(module)
         if name == "deliver-webhook":
             self._open.enter_context(patch.object(module, "deliver", self._deliver))

@@ -5,7 +5,6 @@ with InProcess() as aws:
     answer = connect.handler(event, aws.context("connect"))
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any, Self
 from unittest.mock import patch
 
+from jobplane.tree.modules import imported
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from lambdapack.environments import plain_environment
@@ -131,13 +131,7 @@ class InProcess:
         """Import a function's module again; its variables stay set until the stage is closed."""
         function = self.function(name)
         os.environ.update(self.environment(name) | dict(environment or {}))
-        spec = importlib.util.spec_from_file_location(function.module, function.source)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{function.source} can't be imported")
-        module = importlib.util.module_from_spec(spec)
-        self._open.enter_context(patch.dict(sys.modules, {function.module: module}))
-        spec.loader.exec_module(module)
-        return module
+        return self._open.enter_context(imported(function))
 
     def context(self, name: str) -> Context:
         """A fresh context, with the memory and the timeout of function.yml."""
