@@ -55,10 +55,16 @@ class Recording:
         return {**self.environment, **moved, "AWS_ENDPOINT_URL": url}
 
 
+# The first interrupt of a workspace creates its queue and waits a second; the second one is usual.
+USUAL_RUN = {"send-interrupt": 2}
+
+
 def record(repository: Repository, case: Case) -> Recording:
+    """Run a case, as often as it takes until its calls are the usual ones; keep the last run's."""
     with InProcess(repository) as aws:
-        target = _Recorder(aws)
-        result = run(case, target)
+        for _ in range(USUAL_RUN.get(case.function.name, 1)):
+            target = _Recorder(aws)
+            result = run(case, target)
         if result.problems:
             raise click.ClickException(f"{case}: {'; '.join(result.problems)}")
         if not target.exchanges:
