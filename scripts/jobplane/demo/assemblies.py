@@ -19,6 +19,7 @@ from jobplane.demo.story import CheckError, Observation, Stopwatch, check, error
 from jobplane_client import (
     ConflictError,
     ForbiddenError,
+    JobFailedError,
     JobSocket,
     NotFoundError,
     SignatureMismatchError,
@@ -62,17 +63,7 @@ async def upload(scene: Scene) -> Observation:
     """Size and Content-MD5 are part of each signature; the file is never held in memory."""
     watch = Stopwatch()
     for job in scene.jobs:
-        announced = {
-            "template_id": job.template,
-            "files": [file.announcement for file in job.files],
-        }
-        ticket = await scene.socket.request("create_upload", announced)
-        check(not ticket["completed"], f"{job.template} has been completed before")
-        job.assembly_id = ticket["assembly_id"]
-        for file, target in zip(job.files, ticket["uploads"], strict=True):
-            await _put(scene, file, target)
-            known = ("key", "name", "size", "mime", "md5hash")
-            job.uploads.append({name: target[name] for name in known})
+        await _upload(scene, job)
     total = sum(job.size for job in scene.jobs)
     speed = total / watch.seconds
     return Observation(
@@ -80,6 +71,17 @@ async def upload(scene: Scene) -> Observation:
         f"{_size(speed)}/s, every ETag is the file's md5",
         {"total_bytes": total, "bytes_per_second": speed},
     )
+
+
+async def _upload(scene: Scene, job: Job) -> None:
+    announced = {"template_id": job.template, "files": [file.announcement for file in job.files]}
+    ticket = await scene.socket.request("create_upload", announced)
+    check(not ticket["completed"], f"{job.template} has been completed before")
+    job.assembly_id = ticket["assembly_id"]
+    for file, target in zip(job.files, ticket["uploads"], strict=True):
+        await _put(scene, file, target)
+        known = ("key", "name", "size", "mime", "md5hash")
+        job.uploads.append({name: target[name] for name in known})
 
 
 async def _put(scene: Scene, file: files.DemoFile, target: dict[str, Any]) -> None:
@@ -313,6 +315,30 @@ async def _download(scene: Scene, urls: Iterable[str], *, gzipped: bool = False)
                 content.update(unpacker.decompress(chunk) if unpacker else chunk)
         check(unpacker is None or unpacker.eof, "a gzip stream ended early")
     return _Digest(size, raw.hexdigest(), content.hexdigest())
+
+
+@step("Fail for a malformed file", needs=(upload,), shows=("status",))
+async def malformed(scene: Scene) -> Observation:
+    """The error names the row: on the socket, over HTTP and in the webhook."""
+    job = Job("tpl_table", (await asyncio.to_thread(files.make_malformed_table, scene.folder),))
+    await _upload(scene, job)
+    watch = Stopwatch()
+    run = scene.socket.run("process_assembly", job.payload)
+    error = await error_of(run, JobFailedError, "the job on a malformed file")
+    ended = watch.ms
+    document = await scene.status_client(scene.token).get_status(job.assembly_id)
+    delivered = (await _delivery(scene, job)).document
+    place = f"row {files.MALFORMED_ROW}"
+    for where, said in (
+        ("the socket", (error.code, str(error))),
+        ("HTTP", (document.error, document.message)),
+        ("the webhook", (delivered.get("error"), delivered.get("message"))),
+    ):
+        check(place in str(said[1]), f"{where} does not name {place}: {said}")
+    return Observation(
+        f"{error.code} after {ended:.0f} ms; the socket, HTTP and the webhook name {place}",
+        {"failed_ms": ended},
+    )
 
 
 @step("Repeat a finished request", needs=(run_templates,))

@@ -15,6 +15,7 @@ from typing import Any
 SEED = 20_260_801
 MEGABYTE = 1_000_000
 CSV_ROWS = 25_000
+MALFORMED_ROW = 8
 IMAGE_SIZE = (960, 540)
 WORDS = (
     "lease fence claim socket assembly robot batch stream progress résumé naïve Straße køkken "
@@ -49,6 +50,13 @@ def make_text(folder: Path) -> DemoFile:
 def make_table(folder: Path) -> DemoFile:
     """A CSV of orders, with quotes, commas and line ends within fields."""
     return _write(folder / "orders.csv", "text/csv", _table(random.Random(SEED)))
+
+
+def make_malformed_table(folder: Path) -> DemoFile:
+    """A CSV with a cell too many in `MALFORMED_ROW`."""
+    rows = (f"{number},{number * number}\n" for number in range(1, MALFORMED_ROW - 1))
+    text = "".join(("number,square\n", *rows, "7,49,343\n"))
+    return _write(folder / "malformed.csv", "text/csv", [text.encode()])
 
 
 def make_image(folder: Path) -> DemoFile:

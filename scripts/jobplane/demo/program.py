@@ -24,9 +24,10 @@ from lambdapack.locks import exclusive
 
 PROGRAM: tuple[Step[Scene], ...] = (
     sockets.connect, sockets.short_actions, assemblies.make_files, assemblies.upload,
-    assemblies.run_templates, assemblies.webhooks, assemblies.results, assemblies.repeat,
-    sockets.cancel, sockets.resume, assemblies.other_tenant, sockets.wrong_tokens,
-    assemblies.memory, flow.interruption, flow.email, flow.silence, flow.overview, orphans.orphans,
+    assemblies.run_templates, assemblies.webhooks, assemblies.results, assemblies.malformed,
+    assemblies.repeat, sockets.cancel, sockets.resume, assemblies.other_tenant,
+    sockets.wrong_tokens, assemblies.memory, flow.interruption, flow.email, flow.silence,
+    flow.overview, orphans.orphans,
 )  # fmt: skip
 ALARMING = frozenset({"WARNING", "ERROR", "CRITICAL"})
 SHOWN_LINES = 15
