@@ -305,6 +305,20 @@ def test_a_list_names_its_access_path_and_its_cost(stack: Stack, backend: Backen
     assert Listing(backend).page(api.JobsQuery(limit=5)).access == "all-tenants"
 
 
+@pytest.mark.parametrize(
+    ("status", "seconds", "lost"),
+    [("PROCESSING", -31, True), ("PROCESSING", 60, False), ("PENDING", -31, False)],
+)
+def test_a_list_says_when_a_job_lost_its_worker(
+    stack: Stack, backend: Backend, status: str, seconds: int, lost: bool
+) -> None:
+    """The end of its lease."""
+    until = int(time.time()) + seconds
+    stack.put("requests", request("job-1", status=status, lease_until=until))
+    (shown,) = Listing(backend).page(api.JobsQuery(status=[status], limit=5)).jobs
+    assert shown.worker_lost_at == (iso_time(until) if lost else None)
+
+
 def test_a_token_of_another_list_is_refused(stack: Stack, backend: Backend) -> None:
     """A page's token belongs to its filter."""
     put_jobs(stack)

@@ -223,6 +223,8 @@ class JobRow(Shown):
     tags: list[str]
     assembly_id: str | None
     replay_of: str | None
+    worker_lost_at: Time | None
+    """When the lease of a job in processing ran out: its worker has stopped."""
 
 
 class JobPage(Shown):

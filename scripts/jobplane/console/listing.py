@@ -12,6 +12,7 @@ row, and a job that has changed so that the filter no longer holds is left out.
 """
 
 import heapq
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from jobplane.console import api
 from jobplane.console.backend import Backend, ProblemError
 from jobplane_keys import (
     TERMINAL_STATUSES,
+    RequestStatus,
     from_item,
     is_past,
     iso_time,
@@ -101,6 +103,8 @@ def shown_row(row: Mapping[str, Any], now: float) -> api.JobRow:
     tenant, user = split_owner_key(row["owner"])
     progress, error, started = row.get("progress"), row.get("error"), row.get("started_at")
     end = parse_iso_time(row["ended_at"]) if "ended_at" in row else now
+    lease_until = float(row.get("lease_until", math.inf))
+    is_lost = row["status"] == RequestStatus.PROCESSING and lease_until <= now
     return api.JobRow(
         tenant=tenant,
         user=user,
@@ -130,6 +134,7 @@ def shown_row(row: Mapping[str, Any], now: float) -> api.JobRow:
         tags=tags_of(row),
         assembly_id=row.get("assembly_id"),
         replay_of=row.get("replay_of"),
+        worker_lost_at=iso_time(lease_until) if is_lost else None,
     )
 
 

@@ -301,6 +301,10 @@ export interface JobRow {
   tags: string[];
   assembly_id: string | null;
   replay_of: string | null;
+  /**
+   * When the lease of a job in processing ran out: its worker has stopped.
+   */
+  worker_lost_at: Time | null;
 }
 export interface Progress {
   percentage: number;

@@ -50,6 +50,9 @@ const reasons: Record<Waiting["reason"], string> = {
 /** What a row of the table says about a job besides its status. */
 export function summary(job: JobRow, now: number): string {
   if (job.status === "FAILED" && job.error) return job.error.message;
+  const lost = epoch(job.worker_lost_at);
+  if (lost !== undefined)
+    return `Its worker has stopped: its lease ran out ${duration(Math.max(0, now - lost))} ago`;
   if (job.cancel_requested && !ended.includes(job.status))
     return "Cancellation requested; its worker ends it";
   if (job.waiting) {

@@ -98,6 +98,7 @@ export function jobRow(index: number, changes: Partial<JobRow> = {}): JobRow {
     tags: index % 4 === 0 ? ["nightly"] : [],
     assembly_id: pick(names, 1) === "process_assembly" ? assemblyId(index) : null,
     replay_of: null,
+    worker_lost_at: null,
     ...changes,
   };
 }

@@ -126,7 +126,7 @@ describe("pages of jobs", () => {
 });
 
 describe("a job in one line", () => {
-  it("says why it failed, why it waits, or how far it is", () => {
+  it("says why it failed, why it waits, how far it is, or that its worker has stopped", () => {
     expect(summary(jobRow(2, { status: "FAILED" }), NOW)).toMatch(/^ffmpeg ended/);
     expect(summary(jobRow(1, { status: "PENDING" }), NOW)).toBe("Waits for a slot of its lane");
     expect(summary(jobRow(5, { status: "RETRYING" }), NOW)).toContain("in 14 s");
@@ -135,6 +135,10 @@ describe("a job in one line", () => {
     );
     expect(summary(jobRow(0, { status: "PROCESSING", cancel_requested: true }), NOW)).toContain(
       "Cancellation",
+    );
+    const lost = new Date((NOW - 75) * 1000).toISOString();
+    expect(summary(jobRow(0, { status: "PROCESSING", worker_lost_at: lost }), NOW)).toBe(
+      "Its worker has stopped: its lease ran out 1 min 15 s ago",
     );
     expect(titled("not_in_manifest")).toBe("Not in manifest");
   });
