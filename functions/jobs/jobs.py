@@ -110,6 +110,7 @@ ssm: Any = session.create_client("ssm", config=config)
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
 type Message = dict[str, Any]
+type Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,17 +334,16 @@ def look_up(call: Call, caller: Identity) -> HttpAnswer:
     if user_id != caller.user_id:
         require_tenant_read(caller)
     key = {"owner": owner_key(caller.tenant_id, user_id), "request_id": job}
-    row = changed_job(key, (since, since_event), call.now, call.now + (wait or 0))
+    known = KnownVersion(since, since_event, call.headers.get("if-none-match"))
+    row = changed_job(key, known, call.now, call.now + (wait or 0))
     if row is None:
         raise refusal(ErrorCode.NOT_FOUND, "The request does not exist")
     state = job_state(row, time.time())
-    # A link expires, so that its answer is another one before.
-    period = int(call.now // (LINK_SECONDS / 2)) if "result_key" in row or row.get("links") else 0
-    tag = entity_tag([state, period, since_event])
+    tag = known.tag_of(row, state, call.now)
     headers = {"Cache-Control": "private, no-cache", "ETag": tag, "Vary": "Authorization"}
     if state["status"] not in TERMINAL_STATUSES:
         headers["Retry-After"] = RETRY_JOB
-    if matches_tag(call.headers.get("if-none-match"), tag):
+    if matches_tag(known.tags, tag):
         return http_answer(304, None, headers)
     if row["status"] == RequestStatus.COMPLETED:
         state["result"] = job_result(row)
@@ -354,35 +354,49 @@ def look_up(call: Call, caller: Identity) -> HttpAnswer:
     return http_answer(200, state, headers)
 
 
-def changed_job(
-    key: Mapping[str, Any], since: tuple[int | None, int | None], now: float, until: float
-) -> Mapping[str, Any] | None:
-    """The row of a job when it has changed, or as it is when the time to wait is over.
+@dataclass(frozen=True)
+class KnownVersion:
+    """What a caller has of a job: its `seq`, the number of an event, ETags; None if unsaid."""
 
-    `since` is the `seq` that the caller has, and the number of the last event.
-    """
-    (since_seq, since_event), pause, first = since, FIRST_WAIT, None
+    seq: int | None
+    event: int | None
+    tags: str | None
+
+    def tag_of(self, row: Row, state: Message, now: float) -> str:
+        # A link expires, so that its answer is another one before.
+        has_links = "result_key" in row or row.get("links")
+        period = int(now // (LINK_SECONDS / 2)) if has_links else 0
+        return entity_tag([state, period, self.event])
+
+    def is_older_than(self, row: Row, now: float) -> bool:
+        state = job_state(row, time.time())
+        return (
+            (self.seq is not None and state["seq"] > self.seq)
+            or (self.event is not None and row.get("event_count", 0) > self.event)
+            or (self.tags is not None and not matches_tag(self.tags, self.tag_of(row, state, now)))
+        )
+
+
+def changed_job(
+    key: Mapping[str, Any], known: KnownVersion, now: float, until: float
+) -> Row | None:
+    """The row of a job when it is new or changes, or as it is when the time to wait is over."""
+    pause, first = FIRST_WAIT, None
     while True:
         row = read_item(dynamodb, REQUESTS, key)
         if row is None or is_past(row["ttl"], now):
             return None
-        seq = job_state(row, now)["seq"]
-        first = first or (row["status"], seq)
-        is_newer = (since_seq is not None and seq > since_seq) or (
-            since_event is not None and row.get("event_count", 0) > since_event
-        )
-        if (
-            row["status"] in TERMINAL_STATUSES
-            or is_newer
-            or (row["status"], seq) != first
-            or time.time() + pause > until
-        ):
+        version = row["status"], job_state(row, now)["seq"]
+        first = first or version
+        has_ended = row["status"] in TERMINAL_STATUSES
+        is_over = time.time() + pause > until
+        if has_ended or known.is_older_than(row, now) or version != first or is_over:
             return row
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_WAIT)
 
 
-def job_result(row: Mapping[str, Any]) -> Any:
+def job_result(row: Row) -> Any:
     """The result of a job, with links that are good from now on."""
     if "result_key" in row and not row.get("links"):
         return {"url": sign_download(row["result_key"])}
@@ -545,7 +559,7 @@ def read_jobs(keys: list[Any]) -> list[Message]:
     return [from_item(item) for item in read_rows(dynamodb, REQUESTS, wanted)]
 
 
-def is_wanted(row: Mapping[str, Any], filters: tuple[str | None, ...]) -> bool:
+def is_wanted(row: Row, filters: tuple[str | None, ...]) -> bool:
     """Whether a job has one of the statuses, the action and the tag that are asked for."""
     status, action, tag = filters
     return (

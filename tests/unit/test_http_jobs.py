@@ -347,6 +347,32 @@ def test_a_look_up_waits_for_a_change_with_bounded_reads(
     assert len(pauses[4:]) <= 25
 
 
+def test_a_caller_with_an_older_version_does_not_wait(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with the current version does; then it has its version still."""
+    api.started("job-1")
+    old = api("GET /jobs/{request_id}", job="job-1")[2]["ETag"]
+    api.change("job-1", status="PROCESSING", updated_at=iso_time(time.time()))
+    module, clock = api.jobs, [time.time()]
+    pause = SimpleNamespace(
+        time=lambda: clock[0], sleep=lambda seconds: clock.__setitem__(0, clock[0] + seconds)
+    )
+    monkeypatch.setattr(module, "time", pause)
+    began = clock[0]
+
+    def look_up(tag: str) -> tuple[int, str]:
+        code, _, headers = api(
+            "GET /jobs/{request_id}", job="job-1", wait=20, headers={"if-none-match": tag}
+        )
+        return code, headers["ETag"]
+
+    code, new = look_up(old)
+    assert (code, clock[0] - began) == (200, 0)
+    assert look_up(new) == (304, new)
+    assert clock[0] - began > 18
+
+
 def test_a_result_is_shown_with_links(api: Api) -> None:
     api.started("job-1")
     api.change("job-1", status="COMPLETED", result=json.dumps({"n": 1}), ended_at=iso_time(0))
