@@ -42,6 +42,7 @@ class Service(ThreadingHTTPServer):
         self.calls = Counter[str]()
         self.asked = threading.Event()
         self.is_slow = False
+        self.statuses = {"POST": [200], "GET": [200], "DELETE": [200]}  # The last one is repeated.
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -56,7 +57,9 @@ class Answers(BaseHTTPRequestHandler):
             content["percent"] = 10
         if asked:
             self.server.asked.set()
-        self.send_response(422 if body and "bad" in body["recording"] else 200)
+        statuses = self.server.statuses[self.command]
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        self.send_response(422 if body and "bad" in body["recording"] else status)
         self.end_headers()
         self.wfile.write(json.dumps(content).encode())
 
@@ -74,14 +77,11 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def aws(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
+def aws(service: Service) -> Iterator[InProcess]:
     url = f"http://127.0.0.1:{service.server_port}"
-    monkeypatch.setenv("TRANSCRIBER_URL", url)
-    from jobplane_transcribe import job
-
-    monkeypatch.setattr(job, "SERVICE", url)
     with InProcess() as stage:
-        stage.router, stage.processor = stage.load("router"), stage.load("processor")
+        stage.router = stage.load("router")
+        stage.processor = stage.load("processor", {"TRANSCRIBER_URL": url})
         yield stage
 
 
@@ -113,8 +113,19 @@ def test_it_ends_with_the_text_and_reports_progress(aws: InProcess, service: Ser
     assert service.calls == {"POST": 1, "GET": 3}
 
 
-def test_cancel_ends_it_and_its_task(aws: InProcess, service: Service) -> None:
+def test_a_service_that_asks_for_patience_is_asked_again(aws: InProcess, service: Service) -> None:
+    service.statuses["GET"] = [200, 429, 200]
+    send(aws, "transcribe", recording="https://x/a.mp3")
+    run(aws)
+    ended = row(aws)
+    assert (ended["status"], ended["attempts"]) == ("COMPLETED", 2)
+    assert service.calls["POST"] == 1
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_cancel_ends_it_and_its_task(aws: InProcess, service: Service, status: int) -> None:
     service.is_slow = True
+    service.statuses["DELETE"] = [status]
     send(aws, "transcribe", recording="https://x/a.mp3")
     worker = threading.Thread(target=run, args=(aws,))
     worker.start()
@@ -226,7 +237,7 @@ def test_a_user_gets_the_pages_action_by_its_blocks(made: Copy) -> None:
     made.run("ruff", "check", "libs/transcribe")
     made.run("ruff", "format", "--check", "libs/transcribe")
     made.run("mypy", "libs/transcribe/src")
-    assert "4 passed" in made.test("tests/unit/test_transcribe.py")
+    assert "7 passed" in made.test("tests/unit/test_transcribe.py")
 
 
 @pytest.mark.parametrize(
