@@ -148,7 +148,8 @@ def _foreign(
         elif top not in reached:
             name = sorted(owners & allowed)[0]
             text = f"the zip contains {top} of {name}, but no module imports it"
-            yield Finding(path, 1, f"{text}: remove the dependency that adds it", name, member)
+            remedy = "remove the dependency that adds it, or make it an extra that others declare"
+            yield Finding(path, 1, f"{text}: {remedy}", name, member)
 
 
 def _reached(contents: Contents, start: set[str]) -> set[str]:
