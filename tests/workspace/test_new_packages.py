@@ -1,8 +1,10 @@
 """`jobplane new --action` and `--robot`: new packages pass all checks of this repository."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -28,7 +30,7 @@ from typing import Any
 import pytest
 
 from jobplane.trying.inprocess import InProcess
-from jobplane_keys import from_item, owner_key, to_item
+from jobplane_keys import from_item, owner_key, to_item, upload_prefix
 
 ROW = {"owner": owner_key("tenant-1", "user-1"), "request_id": "req-1"}
 CALLER = {"tenant_id": "tenant-1", "user_id": "user-1", "permissions": []}
@@ -40,6 +42,8 @@ class Service(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.calls = Counter[str]()
+        self.hooks: list[Any] = []
+        self.recordings: list[str] = []
         self.asked = threading.Event()
         self.is_slow = False
         self.statuses = {"POST": [200], "GET": [200], "DELETE": [200]}  # The last one is repeated.
@@ -50,6 +54,13 @@ class Answers(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+        if self.path == "/hook":
+            self.server.hooks.append(body)
+            self.send_response(204)
+            self.end_headers()
+            return
+        if self.command == "POST":
+            self.server.recordings.append(body["recording"])
         self.server.calls[self.command] += 1
         asked = self.server.calls["GET"]
         content: Any = {"id": "task-1", "percent": 40 * asked, "text": "Good morning"}
@@ -81,7 +92,15 @@ def aws(service: Service) -> Iterator[InProcess]:
     url = f"http://127.0.0.1:{service.server_port}"
     with InProcess() as stage:
         stage.router = stage.load("router")
-        stage.processor = stage.load("processor", {"TRANSCRIBER_URL": url})
+        stage.processor = stage.load(
+            "processor",
+            {"TRANSCRIBER_URL": url, "WEBHOOK_ALLOW_HTTP": "true", "WEBHOOK_HOSTS": "127.0.0.1"},
+        )
+        for name, value in (("url", f"{url}/hook"), ("secret", "the key of a test")):
+            stage.client("ssm").put_parameter(
+                Name=f"/jobplane/{stage.template.stage}/webhooks/{name}",
+                Value=value, Type="SecureString",
+            )  # fmt: skip
         yield stage
 
 
@@ -111,6 +130,25 @@ def test_it_ends_with_the_text_and_reports_progress(aws: InProcess, service: Ser
     assert (ended["status"], json.loads(ended["result"])) == ("COMPLETED", {"text": "Good morning"})
     assert ended["progress"]["percentage"] == 80
     assert service.calls == {"POST": 1, "GET": 3}
+    assert service.recordings == ["https://x/a.mp3"]
+    assert service.hooks == [{"request_id": "req-1", "result": {"text": "Good morning"}}]
+
+
+def test_the_service_gets_a_link_to_an_upload(aws: InProcess, service: Service) -> None:
+    key = f"{upload_prefix(ROW['owner'])}a/b"
+    send(aws, "transcribe", recording=key)
+    run(aws)
+    assert row(aws)["status"] == "COMPLETED"
+    (link,) = service.recordings
+    assert key in link
+    assert "X-Amz-Signature=" in link
+
+
+def test_an_upload_of_another_user_is_refused(aws: InProcess, service: Service) -> None:
+    send(aws, "transcribe", recording="uploads/other/a")
+    run(aws)
+    assert row(aws)["error"]["message"] == "The recording is not one of your uploads"
+    assert not service.calls
 
 
 def test_a_service_that_asks_for_patience_is_asked_again(aws: InProcess, service: Service) -> None:
@@ -164,8 +202,11 @@ class Copy:
         self.repository = copy_repository(Repository.here(), folder)
 
     def run(self, *command: str) -> str:
+        return self.uv("run", "--quiet", *command)
+
+    def uv(self, *arguments: str) -> str:
         done = subprocess.run(
-            [uv_command(), "run", "--quiet", *command],
+            [uv_command(), *arguments],
             cwd=self.repository.root, env=plain_environment(), capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -219,25 +260,45 @@ def test_contracts_and_documents_have_new_packages(made: Copy) -> None:
 
 
 def test_a_user_gets_the_pages_action_by_its_blocks(made: Copy) -> None:
-    """Its progress, its end, `cancel`, a refusal; and `check` asks for its variable."""
+    """Its progress, its end, `cancel`, uploads, a webhook; and `check` asks for its variable."""
     root = made.repository.root
-    blocks = re.findall(
-        r"<!-- (libs/\S+) -->\n```python\n(.*?)```", (root / PAGE).read_text(), re.S
+    page = (root / PAGE).read_text()
+    blocks = dict(re.findall(r"<!-- (\S+) -->\n```(?:python|yaml)\n(.*?)```", page, re.S))
+    variables, statements = blocks.pop("functions/processor/function.yml").split(
+        "iamRoleStatements:\n"
     )
-    assert len(blocks) == 2
-    for path, text in blocks:
+    assert len(blocks) == 4
+    for path, text in blocks.items():
         (root / path).write_text(text)
+    job, payload = (
+        f"libs/transcribe/src/jobplane_transcribe/{name}.py" for name in ("job", "payload")
+    )
+    (pattern,) = re.findall(r'`(pattern="[^`]*")`', page)
+    (link,) = re.findall(r"^recording = .*$", page, re.M)
+    (ending,) = re.findall(r"^result = \{.*?^return result$", page, re.M | re.S)
+    edit(made.repository, payload, 'pattern="^https://"', pattern)
+    edit(made.repository, job, ").recording\n", f").recording\n    {link}\n")
+    edit(
+        made.repository, job, '    return {"text": state["text"]}\n', indent(ending, "    ") + "\n"
+    )
+    imports = "from .announce import announce\n{}from .uploads import link_to\n"
+    line = "from .payload import Transcribe\n"
+    edit(made.repository, job, line, imports.format(line))
     (root / "tests/unit/test_transcribe.py").write_text(TRANSCRIBED)
+    for command in re.findall(r"^uv (add .*)$", page, re.M):
+        if "httpx" not in command:  # An example: the page's action does not import it.
+            made.uv(*shlex.split(command))
     with pytest.raises(AssertionError, match="TRANSCRIBER_URL is not declared, .* of processor"):
         made.run("jobplane", "check", "processor", "--rule", "environment")
     config = "functions/processor/function.yml"
-    edit(made.repository, config, "environment:\n", "environment:\n  TRANSCRIBER_URL: https://x\n")
-    for rule in ("environment", "permissions", "imports"):
-        made.run("jobplane", "check", "router", "processor", "--rule", rule)
+    url = "  TRANSCRIBER_URL: https://x\n"
+    edit(made.repository, config, "environment:\n", variables + url)
+    edit(made.repository, config, "iamRoleStatements:\n", f"iamRoleStatements:\n{statements}")
+    made.run("jobplane", "check", "router", "processor")
     made.run("ruff", "check", "libs/transcribe")
     made.run("ruff", "format", "--check", "libs/transcribe")
     made.run("mypy", "libs/transcribe/src")
-    assert "7 passed" in made.test("tests/unit/test_transcribe.py")
+    assert "9 passed" in made.test("tests/unit/test_transcribe.py")
 
 
 @pytest.mark.parametrize(
