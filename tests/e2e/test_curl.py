@@ -48,8 +48,8 @@ def session(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Ses
         env={
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "NO_PROXY": "*",
-            "API": deployed.http_url,
-            "TOKEN": deployed.token(user, "acme"),
+            "JOBPLANE_URL": deployed.http_url,
+            "JOBPLANE_TOKEN": deployed.token(user, "acme"),
         },
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,18 @@ def test_exported_variables_win_over_the_users_aws_configuration(
     done = run(shell, "-c", script, AWS_CONFIG_FILE=str(config), **FOREIGN)
     assert done.returncode == 0, done.stderr
     assert "webhooks" in done.stdout
+
+
+def test_exported_variables_lead_clients_to_the_stage(stage_name: str) -> None:
+    """As they are pasted from the documents, also with a `$` in the address."""
+    header = "Authorization: Bearer $JOBPLANE_TOKEN"
+    script = f"""
+        eval "$({COMMAND} info --export --stage {stage_name})"
+        curl -sS "$JOBPLANE_URL/jobs" -H "{header}"; echo " $JOBPLANE_SOCKET_URL"
+    """
+    done = run("bash", "-c", script, NO_PROXY="*")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r'\{"jobs":.*\} ws://.*\n', done.stdout), done.stdout
 
 
 def test_osls_deploy_function_works_with_the_exported_variables(stage_name: str) -> None:

@@ -46,7 +46,8 @@ class Service(ThreadingHTTPServer):
         self.recordings: list[str] = []
         self.asked = threading.Event()
         self.is_slow = False
-        self.statuses = {"POST": [200], "GET": [200], "DELETE": [200]}  # The last one is repeated.
+        # The last one is repeated.
+        self.statuses = {"POST": [200], "GET": [200], "DELETE": [200], "hook": [204]}
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -56,7 +57,7 @@ class Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
         if self.path == "/hook":
             self.server.hooks.append(body)
-            self.send_response(204)
+            self.send_response(self.server.statuses["hook"][0])
             self.end_headers()
             return
         if self.command == "POST":
@@ -189,6 +190,17 @@ def test_a_refusal_of_the_service_is_the_reason(aws: InProcess) -> None:
     assert row(aws)["error"]["message"] == "The service refused the recording (422)"
 
 
+def test_a_webhook_that_its_receiver_refuses_is_the_reason(
+    aws: InProcess, service: Service
+) -> None:
+    service.statuses["hook"] = [403]
+    send(aws, "transcribe", recording="https://x/a.mp3")
+    run(aws)
+    assert row(aws)["status"] == "FAILED"
+    assert row(aws)["error"]["message"] == "The webhook was not delivered: failed"
+    assert len(service.hooks) == 1
+
+
 def test_a_malformed_recording_is_refused(aws: InProcess) -> None:
     answer = send(aws, "transcribe", recording="file:///etc/passwd")
     assert answer["error"]["details"][0]["field"] == "payload.recording"
@@ -298,7 +310,7 @@ def test_a_user_gets_the_pages_action_by_its_blocks(made: Copy) -> None:
     made.run("ruff", "check", "libs/transcribe")
     made.run("ruff", "format", "--check", "libs/transcribe")
     made.run("mypy", "libs/transcribe/src")
-    assert "9 passed" in made.test("tests/unit/test_transcribe.py")
+    assert "10 passed" in made.test("tests/unit/test_transcribe.py")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,13 @@ from lambdapack.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 # --endpoint-url. v2 does not.
 AWS = """aws() { command aws ${AWS_ENDPOINT_URL:+"--endpoint-url=$AWS_ENDPOINT_URL"} "$@"; }"""
 
+# As the examples of jobplane-client read them.
+CLIENT_VARIABLES = {
+    "JOBPLANE_URL": "http_url",
+    "JOBPLANE_SOCKET_URL": "websocket_url",
+    "JOBPLANE_TOKEN": "token",
+}
+
 
 @click.command(
     epilog="""\b
@@ -32,22 +39,19 @@ They affect this shell only."""
 )
 @click.option("--stage", default="local", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
-@click.option("--export", is_flag=True, help="Print shell commands that point AWS tools at it.")
+@click.option("--export", is_flag=True, help="Print shell commands for AWS tools and clients.")
 def command(stage: str, as_json: bool, export: bool) -> None:
     """Print URLs and names of a stage, and a token of a local one."""
     if as_json and export:
         raise click.UsageError("pass --json or --export, not both")
     there = Stage(Repository.here(), stage).require()
-    if export:
-        for line in _shell_lines(there):
-            click.echo(line)
-        return
     description = _describe(there)
     if there.is_local:
-        from jobplane_client import mint_token
-
-        token = mint_token(jwt_secret(there), user="dev", tenant="acme")
-        description = description | {"token": token}
+        description = description | {"token": _token(there)}
+    if export:
+        for line in _shell_lines(there, description):
+            click.echo(line)
+        return
     if as_json:
         click.echo(json.dumps(description))
         return
@@ -66,9 +70,17 @@ def _describe(there: Stage) -> dict[str, Any]:
     return state.description
 
 
-def _shell_lines(there: Stage) -> Iterator[str]:
+def _token(stage: Stage) -> str:
+    from jobplane_client import mint_token
+
+    return mint_token(jwt_secret(stage), user="dev", tenant="acme")
+
+
+def _shell_lines(there: Stage, description: dict[str, Any]) -> Iterator[str]:
     """Shell commands: exports, an `unset` of AWS account settings, and an `aws` function."""
+    of_clients = {name: description.get(key) for name, key in CLIENT_VARIABLES.items()}
     exported = there.environment() | NO_AWS_FILES
+    exported |= {name: value for name, value in of_clients.items() if value}
     for name, value in exported.items():
         yield f"export {name}={shlex.quote(value)}"
     endpoints = [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")]
@@ -78,10 +90,8 @@ def _shell_lines(there: Stage) -> Iterator[str]:
 
 def print_next_step(stage: Stage) -> None:
     """Print a token, and the command that shows the stage in a browser."""
-    from jobplane_client import mint_token
-
     option = "" if stage.name == "local" else f" --stage {stage.name}"
-    click.echo(f"token            {mint_token(jwt_secret(stage), user='dev', tenant='acme')}")
+    click.echo(f"token            {_token(stage)}")
     click.echo(f"next             jobplane console{option}   # its jobs, files, alarms: a browser")
 
 
