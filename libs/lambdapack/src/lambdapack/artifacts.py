@@ -16,14 +16,16 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from lambdapack import resolving
 from lambdapack.errors import BuildError
+from lambdapack.files import installed_files
 from lambdapack.locks import exclusive
 from lambdapack.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
 from lambdapack.thinning import bytecode, methods, sdk, slimming
@@ -157,6 +159,9 @@ class Builder:
         self.workspace = workspace
         self.settings = settings
         self.wheels = WheelStore(workspace, settings.arch, thin=settings.thin)
+        # Most distributions are in many artifacts, and their folders do not change.
+        self._installed = cache(installed_files)
+        self._noted = cache(resolving.noted)
 
     def build(self, functions: Iterable[Function], *, is_checked: bool = True) -> list[Artifact]:
         """Bring the artifacts up to date and write the manifest.
@@ -174,7 +179,7 @@ class Builder:
         with exclusive(self.workspace, "build"):
             manifest = read_manifest(self.workspace)
             found = closures(self.workspace, functions, self.settings.arch)
-            inputs = {f.name: self.inputs(f, found[f.name]) for f in functions}
+            inputs = self.inputs(functions, found)
             stale = [
                 function
                 for function in functions
@@ -186,12 +191,12 @@ class Builder:
             if stale:
                 LOG.info("building %d of %d artifacts", len(stale), len(functions))
                 folders = self._install([found[f.name] for f in stale])
-                with ThreadPoolExecutor() as pool:
-                    drafts = list(pool.map(lambda f: self._draft(f, found[f.name], folders), stale))
-                    missing = [text for draft in drafts for text in draft.missing]
-                    if missing and is_checked:
-                        raise UnbuildableError("\n".join(missing))
-                    compiled = _compiled({module for draft in drafts for module in draft.fresh})
+                drafts = [self._draft(f, found[f.name], folders) for f in stale]
+                missing = [text for draft in drafts for text in draft.missing]
+                if missing and is_checked:
+                    raise UnbuildableError("\n".join(missing))
+                compiled = _compiled({module for draft in drafts for module in draft.fresh})
+                with ThreadPoolExecutor(os.cpu_count()) as pool:  # to compress
                     built = list(
                         pool.map(
                             lambda f, draft: self._write(
@@ -211,12 +216,18 @@ class Builder:
                 write_manifest(self.workspace, manifest)
         return [manifest[function.name] for function in functions]
 
-    def inputs(self, function: Function, closure: Closure) -> str:
-        """A digest of everything that determines the artifact's bytes."""
+    def inputs(self, functions: Iterable[Function], found: Mapping[str, Closure]) -> dict[str, str]:
+        """By function, a digest of everything that determines its artifact's bytes."""
+        code, digest_of = builder_digest(), cache(partial(lib_digest, self.workspace))
+        return {f.name: self._inputs(f, found[f.name], code, digest_of) for f in functions}
+
+    def _inputs(
+        self, function: Function, closure: Closure, code: str, digest_of: Callable[[str], str]
+    ) -> str:
         parts: list[object] = [
-            PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
+            PYTHON, asdict(self.settings), COMPRESSION_LEVEL, code,
             closure.locked,
-            {name: lib_digest(self.workspace, folder) for name, folder in closure.libs.items()},
+            {name: digest_of(folder) for name, folder in closure.libs.items()},
             asdict(sdk.Grants.of(function)), function.module,
             [
                 (name, bool(path.stat().st_mode & 0o100), _sha256(path.read_bytes()))
@@ -344,18 +355,19 @@ class Builder:
         cut: Contents = {}
         if self.settings.thin and self.settings.sdk == "cut" and "botocore" in folders:
             try:
-                cut = sdk.cut_botocore(folders["botocore"], grants)
+                installed = self._installed(folders["botocore"])
+                cut = sdk.cut_botocore(folders["botocore"], installed, grants)
             except sdk.UncuttableError as other:
                 LOG.info(f"{function.name}: this version of botocore ships whole: {other}")
         found: dict[str, Contents] = {}
         for name, folder in folders.items():
-            files = _files_of(folder)
+            files: Contents = dict(self._installed(folder))
             if self.settings.thin:
                 if cut and name == "botocore":
                     files = cut
                 elif cut and name == "boto3":
                     services = grants.services(_service_folders(folders["botocore"]))
-                    files = sdk.cut_boto3(folder, grants, services)
+                    files = sdk.cut_boto3(self._installed(folder), grants, services)
                 files = {
                     path: body
                     for path, body in files.items()
@@ -379,7 +391,7 @@ class Builder:
         imports: dict[str, resolving.Imports] = {}
         owners: dict[str, str] = {}
         for name, folder in folders.items():
-            found = resolving.noted(folder)
+            found = self._noted(folder)
             imports |= found
             owners |= dict.fromkeys(found, name)
         for name, source in sources.items():
@@ -592,28 +604,25 @@ def _sourceless(contents: Contents) -> Contents:
     files in a folder that is not a package, which may be templates. Bytecode that a distribution
     itself has in `__pycache__` is of its own Python.
     """
-    packages = {PurePosixPath(name).parent for name in contents if name.endswith("__init__.py")}
-    packages.add(PurePosixPath())
+
+    def folder(name: str) -> str:
+        return name.rpartition("/")[0]
+
+    packages = {"", *(folder(name) for name in contents if name.endswith("__init__.py"))}
     modules = {name for name in contents if name.endswith(".py") and cached(name) in contents}
-    replaced = {name for name in modules if PurePosixPath(name).parent in packages}
+    replaced = {name for name in modules if folder(name) in packages}
     kept = {cached(name) for name in modules - replaced}
-    others = {
-        name: body
-        for name, body in contents.items()
-        if name not in replaced
-        and (PurePosixPath(name).parent.name != "__pycache__" or name in kept)
-    }
+
+    def is_kept(name: str) -> bool:
+        in_cache = folder(name).rpartition("/")[2] == "__pycache__"
+        return name not in replaced and (not in_cache or name in kept)
+
+    others = {name: body for name, body in contents.items() if is_kept(name)}
     return others | {f"{name}c": contents[cached(name)] for name in replaced}
 
 
 def _service_folders(botocore: Path) -> list[str]:
     return [path.name for path in (botocore / "botocore" / "data").iterdir() if path.is_dir()]
-
-
-def _files_of(folder: Path) -> Contents:
-    return {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
-    }
 
 
 def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
@@ -671,14 +680,11 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
             and _settings_of(artifact) == settings
         ]
         found = closures(workspace, built, settings.arch)
+        inputs = builder.inputs(built, found)
         current |= {
             function.name
             for function in built
-            if is_current(
-                workspace,
-                manifest[function.name],
-                builder.inputs(function, found[function.name]),
-            )
+            if is_current(workspace, manifest[function.name], inputs[function.name])
         }
     return [function.name for function in functions if function.name not in current]
 

@@ -1,5 +1,6 @@
 """Select the files of a folder that may ship."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,16 @@ LEAVINGS = re.compile(
 def is_leaving(name: str) -> bool:
     """Whether a file or folder belongs to an editor, a tool or a person: `.env`, `a.py~`."""
     return LEAVINGS.fullmatch(name) is not None
+
+
+def installed_files(folder: Path) -> dict[str, Path]:
+    """The files of an installed distribution, by their paths below its folder."""
+    found: dict[str, Path] = {}
+    for place, _, names in os.walk(folder):
+        below = Path(place).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found |= {f"{prefix}{name}": Path(place, name) for name in names}
+    return found
 
 
 class UnshippableError(BuildError):

@@ -137,7 +137,7 @@ class WheelStore:
             UnreadableSourceError: a module of a lib is not Python.
             UnbuildableError: a distribution has no files for the platform.
         """
-        folders = {each: self.folder(each) for each in distributions}
+        folders = {each: self.folder(each) for each in dict.fromkeys(distributions)}
         wanted = {path: each for each, path in folders.items()}
         missing = {path: wanted[path] for path in sorted(wanted) if not path.is_dir()}
         if not missing:

@@ -210,9 +210,10 @@ def models() -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def services() -> list[str]:
+@cache
+def services() -> tuple[str, ...]:
     """All services that botocore supports."""
-    return sorted(path.name for path in models().iterdir() if path.is_dir())
+    return tuple(sorted(path.name for path in models().iterdir() if path.is_dir()))
 
 
 @cache

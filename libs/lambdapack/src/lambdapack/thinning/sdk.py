@@ -200,8 +200,13 @@ def _named(function: Function) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def clients(source: bytes) -> Iterator[tuple[int, str]]:
+@cache
+def clients(source: bytes) -> tuple[tuple[int, str], ...]:
     """The services of AWS that a module makes clients of by their written names, with the line."""
+    return tuple(_clients(source))
+
+
+def _clients(source: bytes) -> Iterator[tuple[int, str]]:
     known = set(iam.services())
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -216,11 +221,14 @@ def clients(source: bytes) -> Iterator[tuple[int, str]]:
                     yield node.lineno, value.value
 
 
-def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
+def cut_botocore(
+    root: Path, installed: Mapping[str, Path], grants: Grants
+) -> dict[str, Path | bytes]:
     """botocore's files for an artifact, by path: sources as they are, data cut.
 
     Args:
         root: the folder that holds `botocore/`, installed.
+        installed: all files of that folder.
 
     Raises:
         UncuttableError: another version of botocore has other files or lists.
@@ -229,11 +237,11 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
     data = package / "data"
     if not data.is_dir() or not (package / "exceptions.py").is_file():
         raise UncuttableError("it has no data, or no exceptions.py")
-    files: dict[str, Path | bytes] = {
-        path.relative_to(root).as_posix(): path for path in _files(root) if data not in path.parents
-    }
     if grants.whole:
-        return files | {path.relative_to(root).as_posix(): path for path in _files(data)}
+        return dict(installed)
+    files: dict[str, Path | bytes] = {
+        name: path for name, path in installed.items() if not name.startswith("botocore/data/")
+    }
     files["botocore/cut_notice.py"] = Path(cut_notice.__file__).read_bytes()
     files["botocore/exceptions.py"] = (
         package / "exceptions.py"
@@ -327,19 +335,16 @@ def _assignment(source: str, name: str) -> tuple[str, ast.expr | None]:
     return "", None
 
 
-def cut_boto3(root: Path, grants: Grants, services: Iterable[str]) -> dict[str, Path | bytes]:
+def cut_boto3(
+    installed: Mapping[str, Path], grants: Grants, services: Iterable[str]
+) -> dict[str, Path | bytes]:
     """boto3's files for an artifact: its resource models reduced to the granted services."""
-    kept = set(services)
-    data = root / "boto3" / "data"
-    return {
-        path.relative_to(root).as_posix(): path
-        for path in _files(root)
-        if grants.whole or data not in path.parents or path.relative_to(data).parts[0] in kept
-    }
+    kept, data = set(services), "boto3/data/"
 
+    def is_kept(name: str) -> bool:
+        return not name.startswith(data) or name.removeprefix(data).partition("/")[0] in kept
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return {name: path for name, path in installed.items() if grants.whole or is_kept(name)}
 
 
 def _needed(service: str, prefix: str, operation: str) -> list[str]:
