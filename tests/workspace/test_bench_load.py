@@ -136,6 +136,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
         (0.2, 0.3, 0.99, 0.0, "the client: its single process"),
         (1.5, 0.4, 0.1, 0.0, "our functions: all cores are busy, 75%"),
         (0.4, 0.1, 0.0, 1.5, "our functions: all cores are busy, 80%"),
+        (0.0, 0.0, 0.0, 1.9, "not the load: other processes use 95%"),
         (0.1, 0.1, 0.0, 0.0, "none: cores are idle, the schedule sets the pace"),
     ],
 )

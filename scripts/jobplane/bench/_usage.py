@@ -61,8 +61,10 @@ class Shares:
                 return f"{name}: its single process uses a whole core"
         if self.idle >= self.cores * (1 - SATURATED):
             return f"none: cores are idle, {pace} sets the pace"
-        largest = max(ours, key=lambda name: ours[name])
         foreign = self.others / self.cores
+        if not own:
+            return f"not the load: other processes use {foreign:.0%} of the machine"
+        largest = max(ours, key=lambda name: ours[name])
         share = f"{largest}: all cores are busy, {ours[largest] / own:.0%} of the load's part"
         return (
             f"{share}; other processes use {foreign:.0%} of the machine"

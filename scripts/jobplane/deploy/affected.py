@@ -173,7 +173,7 @@ class Tree:
     def inputs(self, name: str) -> str:
         """The digests that `build` compares, computed by this command's code for either tree."""
         builder = Builder(self.repository, self.settings)
-        return builder.inputs([self.functions[name]], self.closures)[name]
+        return builder.inputs(self.functions[name], self.closures[name])
 
     def parts(self, name: str) -> Parts:
         function = self.functions.get(name)

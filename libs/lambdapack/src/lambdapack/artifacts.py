@@ -179,7 +179,7 @@ class Builder:
         with exclusive(self.workspace, "build"):
             manifest = read_manifest(self.workspace)
             found = closures(self.workspace, functions, self.settings.arch)
-            inputs = self.inputs(functions, found)
+            inputs = self.inputs_of(functions, found)
             stale = [
                 function
                 for function in functions
@@ -216,8 +216,14 @@ class Builder:
                 write_manifest(self.workspace, manifest)
         return [manifest[function.name] for function in functions]
 
-    def inputs(self, functions: Iterable[Function], found: Mapping[str, Closure]) -> dict[str, str]:
-        """By function, a digest of everything that determines its artifact's bytes."""
+    def inputs(self, function: Function, closure: Closure) -> str:
+        """A digest of everything that determines the artifact's bytes."""
+        return self.inputs_of([function], {function.name: closure})[function.name]
+
+    def inputs_of(
+        self, functions: Iterable[Function], found: Mapping[str, Closure]
+    ) -> dict[str, str]:
+        """The same for several functions, by name; the files of a lib are read once."""
         code, digest_of = builder_digest(), cache(partial(lib_digest, self.workspace))
         return {f.name: self._inputs(f, found[f.name], code, digest_of) for f in functions}
 
@@ -680,7 +686,7 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
             and _settings_of(artifact) == settings
         ]
         found = closures(workspace, built, settings.arch)
-        inputs = builder.inputs(built, found)
+        inputs = builder.inputs_of(built, found)
         current |= {
             function.name
             for function in built
