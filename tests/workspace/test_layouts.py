@@ -319,7 +319,7 @@ def test_a_cache_of_an_interrupted_build_is_made_again(foreign: Foreign) -> None
     libs_of_libs(foreign)
     foreign.lock()
     expected = answer(foreign)
-    (kept,) = Path(os.environ["LAMBDAPACK_CACHE_DIR"]).glob("*/_build/exports.json")
+    (kept,) = Path(os.environ["LAMBDAPACK_CACHE_DIR"]).glob("*/_build/exports--locked.json")
     kept.write_text('{"key": "')
     assert answer(foreign) == expected
 

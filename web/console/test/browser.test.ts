@@ -400,12 +400,15 @@ describe.skipIf(!executablePath)("in Chromium", () => {
       await page.setViewportSize({ width, height });
       const cells = page.locator("[data-row], [data-row] :is(td, .line > span)");
       await expect.poll(() => cells.count()).toBeGreaterThan(20);
-      const cut = await cells.evaluateAll((all) =>
-        all
-          .filter((one) => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight)
-          .map((one) => one.textContent),
-      );
-      expect(cut).toEqual([]);
+      const cut = () =>
+        cells.evaluateAll((all) =>
+          all
+            .filter(
+              (one) => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight,
+            )
+            .map((one) => one.textContent),
+        );
+      await expect.poll(cut).toEqual([]);
     }
   });
 

@@ -205,9 +205,9 @@ def closures(
         ToolError: uv failed.
     """
     functions = list(functions)
-    kept_in = workspace.scratch / "_build" / "exports.json"
     how = "--frozen" if is_frozen else "--locked"
-    key = f"{how} {_lock_digest(workspace)}"
+    kept_in = workspace.scratch / "_build" / f"exports{how}.json"
+    key = _lock_digest(workspace)
     texts: dict[str, str] = {}
     with suppress(OSError, ValueError):  # none yet, or one of an interrupted build
         kept = json.loads(kept_in.read_text(encoding="utf-8"))
