@@ -132,9 +132,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Longest
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than there are processors for the long run, much of which waits for the stage."""
-    return (os.cpu_count() or 1) + 1 if config.getoption("--everything") else None
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, since many tests wait for the stage."""
+    return (os.cpu_count() or 1) + 1
 
 
 class DurationsRecorder:
