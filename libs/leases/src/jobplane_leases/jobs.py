@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ class Progress:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class LeasedJob:
+class LeasedJob(ABC):
     """A request that a worker has leased: `row` is what `RequestLease.take` has returned.
 
     Within `with job:`, a separate thread writes progress (the first report, then the newest one,
@@ -144,8 +145,8 @@ class LeasedJob:
     `step` stores the results of functions, so that a later attempt does not run them again.
 
     A subclass has `payload`, and may override `pace`, `written`, `late`, `lost` and `failed`.
-    Without its `put_object`
-    and `get_object`, a step whose result is larger than 1 KB raises StepError.
+    Without its `put_object` and `get_object`, a step whose result is larger than 1 KB raises
+    StepError.
     """
 
     def __init__(self, request: RequestLease, row: Row, invocation: Worker) -> None:
@@ -209,9 +210,9 @@ class LeasedJob:
         with self._flushing, self._wake:
             return int(self._counts.get("event_count", 0)) + len(self._events)
 
+    @abstractmethod
     def payload(self) -> Row:
         """The client's payload, as the model of its action has accepted it."""
-        raise NotImplementedError
 
     def written(self, row: Row, progress: Progress | None) -> None:
         """Called in the job's second thread when progress was written, or the lease renewed."""
